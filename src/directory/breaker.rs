@@ -1,39 +1,34 @@
-//! The breaker of a directory: when it has stopped answering, nobody waits for it any more.
+//! The circuit breaker of a directory: while it does not answer, questions fail at once.
 //!
-//! A pure state machine; `ldap::supervisor` tells it of time-outs and tests, `ldap` of answers (DESIGN section 5,
-//! "doubt is temporary", and the LDAP rules of section 4). Time is an argument.
+//! A pure state machine; `ldap::supervisor` reports time-outs and tests, `ldap` answers (DESIGN section 5, "doubt is
+//! temporary", and the LDAP rules of section 4). Time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// This many time-outs in a row open it.
+/// This many consecutive time-outs open it.
 pub const TIMEOUTS: u32 = 3;
 
-/// While it is open, one question after each such pause tests the directory.
+/// While it is open, one question is let through as a test after each such pause.
 pub const TEST_EVERY: Duration = Duration::from_secs(5);
 
-/// Whether questions are asked at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breaker {
-    /// They are. So many time-outs came since the last answer.
+    /// Closed: questions are asked.
     Closed {
-        /// Fewer than [`TIMEOUTS`].
+        /// Consecutive time-outs; fewer than [`TIMEOUTS`].
         in_a_row: u32,
     },
-    /// They are answered `Unavailable` at once; only the test question is asked.
-    Open {
-        /// When the next test is due.
-        next_test: Instant,
-    },
+    /// Open: questions are answered `Unavailable` at once, except for tests.
+    Open { next_test: Instant },
 }
 
 impl Breaker {
-    /// A breaker that has seen nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::Closed { in_a_row: 0 }
     }
 
-    /// A server did not answer in time, or a test failed.
+    /// A question, or a test, was not answered in time.
     pub fn timed_out(&mut self, now: Instant) {
         *self = match *self {
             Self::Closed { in_a_row } if in_a_row + 1 < TIMEOUTS => Self::Closed { in_a_row: in_a_row + 1 },
@@ -41,14 +36,14 @@ impl Breaker {
         };
     }
 
-    /// A question was answered. An answer that comes late does not close an open breaker; a test does.
+    /// A question was answered in time. A late answer does not close an open breaker; only a test does.
     pub fn answered(&mut self) {
         if let Self::Closed { in_a_row } = self {
             *in_a_row = 0;
         }
     }
 
-    /// The test question was answered: questions are asked again, but the next time-out opens it at once.
+    /// The test was answered: questions are asked again, but the next time-out opens the breaker at once.
     pub fn passed_test(&mut self) {
         if let Self::Open { .. } = self {
             *self = Self::Closed { in_a_row: TIMEOUTS - 1 };
@@ -61,7 +56,7 @@ impl Breaker {
         matches!(self, Self::Closed { in_a_row: 0 })
     }
 
-    /// How long the next test is to wait; `None` while closed.
+    /// The time until the next test; `None` while closed.
     #[must_use]
     pub fn until_test(&self, now: Instant) -> Option<Duration> {
         match self {

@@ -1,4 +1,4 @@
-//! Builds the directories of a configuration, takes over those that stay as they are, and counts their conflicts.
+//! Builds the directories of a configuration, keeps those whose configuration has not changed, and counts conflicts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,24 +19,23 @@ use crate::lookup::Kind;
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::routing::table::DirectoryRules;
 
-/// What directories need of the rest of the program.
+/// The services that directories use.
 #[derive(Clone, Copy)]
 pub struct Needs<'a> {
-    /// Speaks with mail servers for them.
+    /// Asks mail servers about addresses.
     pub prober: &'a Arc<dyn Prober>,
-    /// Where snapshots are kept; without one every recipient is asked for.
+    /// The folder for snapshots; `None`: no snapshots are made, and the directory is asked for each recipient.
     pub folder: Option<&'a Path>,
-    /// Whose mail was accepted lately; `None`: nobody knows.
+    /// Recently accepted mail; `None`: unknown.
     pub mail: Option<&'a Arc<dyn Mail>>,
-    /// Where they count.
     pub metrics: &'a Metrics,
 }
 
-/// Builds the directories of a configuration, within a tokio runtime. Those whose configuration did not change are
-/// taken over from `previous` with their connections and caches.
+/// Builds the directories of a configuration, within a tokio runtime. Directories with an unchanged configuration are
+/// taken from `previous`, with their connections and caches.
 ///
 /// # Errors
-/// What keeps a directory from being used at all (a file that cannot be read or parsed), naming directory, file, line.
+/// Why a directory cannot be used at all (a file that cannot be read or parsed), with directory, file and line.
 pub fn build(
     configured: &[Arc<DirectoryConfig>],
     previous: Option<&Directories>,
@@ -68,10 +67,10 @@ pub fn build(
     Ok(Directories { by_name, built, _watches: watches })
 }
 
-/// How often it is looked whether conflicts are to be counted again; where counting takes long, less often.
+/// How often to check whether conflicts have to be counted again; less often if counting takes long.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
-/// Counts the conflicts of directories whenever what they hold has changed.
+/// Counts conflicts whenever a directory's content has changed.
 async fn count_conflicts(built: Vec<Built>, rules: Arc<[DirectoryRules]>, metrics: Metrics) {
     let mut counted = None;
     loop {
@@ -93,7 +92,7 @@ async fn count_conflicts(built: Vec<Built>, rules: Arc<[DirectoryRules]>, metric
     }
 }
 
-/// Those that are known as a whole, as they are now.
+/// Directories whose whole content is in memory, with their current content.
 pub(super) fn listed(built: &[Built]) -> Vec<(Arc<str>, Arc<dyn Listed>)> {
     let now = |built: &Built| {
         let listed: Arc<dyn Listed> = match &built.directory {
@@ -135,7 +134,7 @@ fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Resu
     }
 }
 
-/// A directory that is gone is neither up nor down.
+/// Removes the gauges of directories that are gone.
 fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
     for gone in previous.iter().filter(|previous| built.iter().all(|built| built.name != previous.name)) {
         let gauges = [
@@ -146,7 +145,7 @@ fn forget(previous: &[Built], built: &[Built], metrics: &Metrics) {
             &metrics.directory_accepts_everything,
             &metrics.directory_contradictions,
         ];
-        // It fails where a series was never used.
+        // It fails if the series was never used.
         gauges.into_iter().for_each(|gauge| _ = gauge.remove_label_values(&[&*gone.name]));
         for kind in Kind::ALL {
             let _ = metrics.directory_recipients.remove_label_values(&[&*gone.name, kind.as_str()]);

@@ -1,10 +1,10 @@
-//! Answers that a directory gave a while ago, by address.
+//! Caches a directory's answers by address.
 //!
-//! `ldap` and `call_ahead` ask here first. Only clean answers are kept: what is found for `cache.found`, what is not (`no-mailbox`
-//! is as good) for `cache.not_found`; never `Unavailable` or `Ambiguous`. Time is an argument.
+//! `ldap` and `call_ahead` look here first. Only clean answers are cached: "found" for `cache.found`, "not found" (and
+//! `no-mailbox`, which counts as that) for `cache.not_found`; never `Unavailable` or `Ambiguous`. Time is an argument.
 //!
-//! Mail for somebody who is not found is relayed or refused, so that answer is believed only while the directory is
-//! well; who asks says how it is.
+//! A cached "not found" leads to relaying or refusal, so it is used only while the directory is well; the caller passes
+//! its condition.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,44 +16,42 @@ use crate::lookup::{Answer, Fresh, Kind, Lookup};
 /// An answer this young is live (DESIGN section 3).
 pub const LIVE: Duration = Duration::from_secs(5);
 
-/// The answers of one directory. Shared; the entries used least go when it is full.
+/// The answers of one directory; safe to share. When it is full, the least used entries are dropped.
 pub struct Cache {
     config: CacheConfig,
-    /// An answer this young is live.
+    /// The age up to which an answer counts as live.
     live: Duration,
     kept: quick_cache::sync::Cache<Arc<str>, CacheEntry>,
 }
 
-/// How the directory is now.
+/// Whether the directory is answering well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Its last question got a clean answer.
     Well,
-    /// Anything else: what it did not find then, it may only not have been able to find.
+    /// Anything else: "not found" may be the result of a fault.
     InDoubt,
 }
 
 #[derive(Clone)]
 struct CacheEntry {
     lookup: Lookup,
-    /// When the directory was asked.
     asked: Instant,
 }
 
 impl Cache {
-    /// An empty cache.
     #[must_use]
     pub fn new(config: CacheConfig) -> Self {
         Self::live_for(LIVE, config)
     }
 
-    /// The same, with answers that are live for so long.
+    /// An empty cache whose answers count as live for this time.
     #[must_use]
     pub fn live_for(live: Duration, config: CacheConfig) -> Self {
         Self { config, live, kept: quick_cache::sync::Cache::new(config.entries) }
     }
 
-    /// The answer for the address with that key, if there is one fresh enough.
+    /// The cached answer for an address's key, if it is fresh enough.
     #[must_use]
     pub fn get(&self, key: &str, wanted: Freshness, condition: Condition, now: Instant) -> Option<Answer> {
         let kept = self.kept.get(key)?;
@@ -66,8 +64,7 @@ impl Cache {
         good.then_some(Answer { lookup: kept.lookup, fresh })
     }
 
-    /// Whether the answer is in the last fifth of its time: whoever wants it then may have it asked for again before it
-    /// ends.
+    /// Whether the answer is in the last fifth of its lifetime, so that it should be refreshed.
     #[must_use]
     pub fn is_ageing(&self, key: &str, now: Instant) -> bool {
         let Some(kept) = self.kept.get(key) else { return false };
@@ -75,22 +72,22 @@ impl Cache {
         self.kept_for(&kept.lookup).is_some_and(|time| age >= time / 5 * 4)
     }
 
-    /// Forgets all answers: what they rested on is gone.
+    /// Drops all answers.
     pub fn forget(&self) {
         self.kept.clear();
     }
 
-    /// Keeps what the directory said when it was asked at `asked`.
+    /// Caches the answer to a question that was asked at `asked`.
     pub fn put(&self, key: Arc<str>, lookup: &Lookup, asked: Instant) {
         match self.kept_for(lookup) {
             Some(_) => self.kept.insert(key, CacheEntry { lookup: lookup.clone(), asked }),
-            // What was known has become doubtful: no less than two entries claim the address now.
+            // A known address has become ambiguous.
             None if matches!(lookup, Lookup::Ambiguous(_)) => drop(self.kept.remove(&key)),
             None => {}
         }
     }
 
-    /// How long such an answer is kept; `None`: not at all.
+    /// How long to cache such an answer; `None`: not at all.
     fn kept_for(&self, lookup: &Lookup) -> Option<Duration> {
         match lookup {
             Lookup::Found(_) if is_known(lookup) => Some(self.config.found),
@@ -100,7 +97,7 @@ impl Cache {
     }
 }
 
-/// Whether the directory has somebody for mail to go to.
+/// Whether the answer has a recipient for mail.
 pub(super) fn is_known(lookup: &Lookup) -> bool {
     matches!(lookup, Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox)
 }

@@ -1,16 +1,15 @@
-//! Kind `call-ahead`: a mail server is asked itself whether it would take mail for an address, and never sent any.
+//! Kind `call-ahead`: asks a mail server with RCPT whether it would accept mail for an address, without sending any.
 //!
-//! `directory::build` opens it, `resolve` asks it through [`Directory`]. A [`Prober`] speaks with the server. What it
-//! heard is believed in so far as it proves something: a yes only while the server says no to an address that nobody
-//! can have (`strangers`), a no only if it is about the recipient. Whatever else happens is `Unavailable` (DESIGN
-//! section 5, "doubt is temporary").
+//! `directory::build` opens it, `resolve` asks it through [`Directory`]. A [`Prober`] talks to the server. An
+//! acceptance is believed only while the server refuses an address that cannot exist (`strangers`), a refusal only if
+//! it is about the recipient. Everything else is `Unavailable` (DESIGN section 5, "doubt is temporary").
 //!
-//! A server that asks us back about the address that it is asked about joins that question and waits for its end, so
-//! that no probe ever causes another one (DESIGN section 6, rule 2). For this the strange addresses, too, are questions
-//! under way.
+//! If the server asks us back about the same address, that question joins the one in progress, so that no probe causes
+//! another one (DESIGN section 6, rule 2). For this reason probes of non-existent addresses are registered as well.
 //!
-//! A server may keep back its no for longer than anybody waits here (a tarpit). The question then goes on alone, and what
-//! it came to is remembered for the sender's next try. Only the first guard question of a domain is waited for to its end.
+//! A server may delay its refusal for longer than sessions wait (a tarpit). The question then continues in the
+//! background, and its result is used at the sender's next attempt. Only the first guard question of a domain is waited
+//! for to its end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,31 +38,30 @@ pub mod prober;
 mod health;
 mod strangers;
 
-/// So many addresses are asked about at once, on a connection each.
+/// The most addresses that are asked about concurrently, on one connection each.
 pub const MAX_PROBES: usize = 12;
 
-/// Whose names strangers alone ask for have half of it: who guesses addresses does not keep the others out.
+/// Strangers' questions get half of them, so that a client that guesses addresses does not keep others out.
 const SHARES: Most = Most { strangers: MAX_PROBES / 2, ..Most::of(MAX_PROBES) };
 
-/// Beside them, so many that nobody has.
+/// The most probes of non-existent addresses beside them.
 const MAX_STRANGERS: usize = 4;
 
-/// A question that takes longer gives way.
+/// A question that takes longer gives way to others.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// How long a mail server may take to answer RCPT. Exchange's tarpit is 5 s unless it is set to more.
+/// How long a mail server may take to answer RCPT. Exchange's tarpit is 5 s by default.
 const TARPIT: Duration = Duration::from_secs(45);
 
-/// Who waits for a question waits a little longer than it may take to ask it, so as to hear why it failed.
+/// Callers wait this much longer than a question may take, so that they get the reason why it failed.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Addresses whose refusal came late that are remembered.
+/// The most addresses with a delayed refusal that are remembered.
 const REMEMBERED_LATE: usize = 10_000;
 
-/// A mail server that is asked.
 pub struct CallAheadDirectory(Arc<Asker>);
 
-/// What a question needs; shared by the tasks that ask.
+/// The state that the tasks of questions share.
 struct Asker {
     name: Arc<str>,
     config: CallAheadConfig,
@@ -71,9 +69,9 @@ struct Asker {
     prober: Arc<dyn Prober>,
     cache: Cache,
     in_flight: InFlight,
-    /// Addresses that the server last refused after `timeout`.
+    /// Addresses that the server last refused later than `timeout`.
     late: quick_cache::sync::Cache<Arc<str>, ()>,
-    /// Of those who ask about addresses that nobody has.
+    /// Limits probes of non-existent addresses.
     guards: Semaphore,
     shares: Arc<Shares>,
     pace: Mutex<Pace>,
@@ -83,7 +81,7 @@ struct Asker {
 }
 
 impl CallAheadDirectory {
-    /// Prepares the directory; nobody is asked yet.
+    /// Prepares the directory; no connection is made yet.
     ///
     /// # Errors
     /// Its send connector does not exist.
@@ -103,7 +101,7 @@ impl CallAheadDirectory {
             prober: Arc::clone(prober),
             // DESIGN section 3, "live answer".
             cache: Cache::live_for(config.cache.not_found, config.cache),
-            // One question an address at a time, however long it takes.
+            // One question for each address at a time, however long it takes.
             in_flight: InFlight::live_for(Duration::MAX),
             late: quick_cache::sync::Cache::new(REMEMBERED_LATE),
             guards: Semaphore::new(MAX_STRANGERS),
@@ -135,7 +133,7 @@ impl Directory for CallAheadDirectory {
 
     fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> AnswerFuture<'a> {
         Box::pin(async move {
-            // Who waited may find what another one asked.
+            // Another question may have been answered during the wait.
             if let Some(answer) = self.known(question) {
                 return answer;
             }
@@ -146,7 +144,7 @@ impl Directory for CallAheadDirectory {
             if let Ok(answer) = timeout(self.0.patience(&key), &mut answer).await {
                 return answer;
             }
-            // A server that asks back about whom it was asked about waits for itself.
+            // A server that asks back about the probed address would wait for itself.
             let asks_back = strangers::is_like(&question.address);
             if asks_back || !self.0.waits_for_first_guard(question.address.domain()) {
                 return self.0.not_in_time();
@@ -157,7 +155,7 @@ impl Directory for CallAheadDirectory {
 }
 
 impl Asker {
-    /// What is known without asking. An answer that will end soon is asked for again beside it.
+    /// A cached answer. One that is about to expire is refreshed in the background.
     fn remembered(self: &Arc<Self>, question: &Question) -> Option<Answer> {
         let (address, now) = (&question.address, Instant::now().into_std());
         if self.strangers().manner(address.domain(), now) == Some(Manner::Accepted) {
@@ -168,13 +166,13 @@ impl Asker {
         self.keep_manner(address.domain());
         if self.cache.is_ageing(address.key(), now) {
             let (asker, again) = (Arc::clone(self), address.clone());
-            // Nobody waits for it.
+            // Runs in the background.
             drop(self.in_flight.join_or_start(&address.key().into(), Freshness::Any, || asker.question(again, None)));
         }
         Some(answer)
     }
 
-    /// One question to the server itself.
+    /// Asks the server.
     async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
         let lookup = self.lookup(&address, asked + self.config.timeout, turn).await;
@@ -190,8 +188,8 @@ impl Asker {
         Answer { lookup, fresh: Fresh::Live }
     }
 
-    /// How long somebody waits. A recipient whom the server once refused late is refused on the next try at the latest:
-    /// his sender waits for it, or he would come again and again.
+    /// How long a caller waits. For a recipient that the server refused late before, it waits longer, so that the
+    /// refusal is given at the second attempt at the latest.
     fn patience(&self, key: &str) -> Duration {
         let timeout = self.config.timeout + GRACE;
         if self.late.get(key).is_some() { timeout + TARPIT } else { timeout }
@@ -218,7 +216,7 @@ impl Asker {
         }
     }
 
-    /// One address, in its turn.
+    /// Asks about one address when it is its turn.
     async fn probe(&self, address: &Address, deadline: Instant, turn: Option<Turn>) -> Heard {
         if let Err(cause) = self.health.admits() {
             return Heard::Failed(cause);
@@ -230,7 +228,7 @@ impl Asker {
         self.in_time(address, deadline, turn.gives_way(SLOW)).await
     }
 
-    /// One that nobody has. On its answer all others rest, so it gives way to nobody.
+    /// Asks about a non-existent address. All answers depend on the result, so it gives way to no other question.
     async fn probe_nobody(&self, address: &Address) -> Heard {
         if let Err(cause) = self.health.admits() {
             return Heard::Failed(cause);
@@ -242,7 +240,7 @@ impl Asker {
         }
     }
 
-    /// No faster than is wanted.
+    /// Asks, no faster than `probes_per_second`.
     async fn in_time(&self, address: &Address, deadline: Instant, gives_way: impl Future<Output = ()>) -> Heard {
         let at = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
         let Some(at) = at else {
@@ -261,7 +259,7 @@ impl Asker {
         let (begun, timeout) = (Instant::now(), self.config.timeout);
         let until = Until { asked: deadline.min(begun + timeout), answered: begun + TARPIT };
         let heard = self.prober.probe(&self.server, address, until).await;
-        // Who had to wait for his turn has not given it the time to answer.
+        // If the turn came late, the server has not had enough time to answer.
         let had_time = until.asked.saturating_duration_since(begun) >= timeout / 3;
         match &heard {
             Heard::Silent(_) if !had_time => {}
@@ -270,7 +268,7 @@ impl Asker {
         heard
     }
 
-    /// What was heard about an address, taken at its word.
+    /// The answer, if the server's replies can be believed.
     fn read(&self, heard: Heard) -> Lookup {
         let server = &self.config.send_connector;
         match heard {

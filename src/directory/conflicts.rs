@@ -1,4 +1,4 @@
-//! Addresses that more than one entry has, as far as directories are known as a whole: files, and those kept in memory
+//! Finds addresses that more than one entry has, in directories whose whole content is in memory: files and snapshots
 //! (DESIGN section 5, "several directories").
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,32 +11,32 @@ use crate::lookup::Kind;
 use crate::routing::table::{DirectoryRules, DomainSet};
 use crate::smtp::domain::Domain;
 
-/// An address that more than one entry has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     pub address: String,
-    /// Its entries, in the order in which the directories are asked.
+    /// Its entries, in the order of the directories.
     pub entries: Vec<String>,
-    /// The directory that decides; `None`: the first that has it has it twice, so mail for it is answered 451.
+    /// The directory whose entry is used; `None`: the first directory with the address has it twice, so mail for it is
+    /// answered 451.
     pub decides: Option<String>,
 }
 
-/// A directory that is known as a whole, as it is now.
+/// A directory whose whole content is in memory.
 pub trait Listed: Send + Sync {
-    /// Shows every address.
+    /// Calls `see` with the key of every address.
     fn each(&self, see: &mut dyn FnMut(&str));
 
-    /// The entries that have the address: what each is, and which.
+    /// The entries with the address: their kinds and names.
     fn claims(&self, key: &str) -> Vec<(Kind, String)>;
 
-    /// How many have it: quicker.
+    /// The number of entries with the address; cheaper than [`claims`](Self::claims).
     fn owners(&self, key: &str) -> usize;
 }
 
-/// The directories that are known as a whole, in the order in which they are asked.
+/// Such directories, in the order in which they are asked.
 pub type All = [(Arc<str>, Arc<dyn Listed>)];
 
-/// At most so many conflicts, in alphabetical order. `rules` say which domains each directory is asked about.
+/// Up to `most` conflicts, in alphabetical order. `rules` have the domains that each directory is asked about.
 #[must_use]
 pub fn find(all: &All, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
     let mut found: BTreeMap<String, Conflict> = BTreeMap::new();
@@ -53,7 +53,7 @@ pub fn find(all: &All, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
     found.into_values().collect()
 }
 
-/// How many conflicts [`find`] finds, each counted for one directory: the one that has the address twice, or else the
+/// The number of conflicts by directory. Each is counted for one: the one that has the address twice, or else the
 /// second that has it.
 #[must_use]
 pub fn count(all: &All, rules: &[DirectoryRules]) -> Vec<usize> {
@@ -62,13 +62,13 @@ pub fn count(all: &All, rules: &[DirectoryRules]) -> Vec<usize> {
     counts
 }
 
-/// Shows every conflict once.
+/// Calls `see` once for each conflict.
 fn each(all: &All, rules: &[DirectoryRules], mut see: impl FnMut(&str, Judged)) {
     for (at, (_, own)) in all.iter().enumerate() {
-        // An entry shows an address even if another entry owns it.
+        // An entry may list an address that another entry owns.
         let mut seen = HashSet::new();
         own.each(&mut |key| {
-            // Of a million hardly any: the rest is done with here.
+            // Nearly all addresses are done with after this check.
             let twice = own.owners(key) > 1;
             if !twice && !all[..at].iter().any(|(_, before)| before.owners(key) > 0) {
                 return;
@@ -81,32 +81,32 @@ fn each(all: &All, rules: &[DirectoryRules], mut see: impl FnMut(&str, Judged)) 
     }
 }
 
-/// An address that is a conflict.
+/// A conflict.
 struct Judged {
-    /// The rank of the directory that it is counted for.
+    /// The index of the directory that it is counted for.
     counts_for: usize,
     entries: Vec<String>,
     decides: Option<String>,
 }
 
-/// What a directory has of one address.
+/// One directory's entries with an address.
 struct Claims {
     at: usize,
     part: Part,
     claims: Vec<(Kind, String)>,
 }
 
-/// Why a directory is asked about a domain.
+/// The role of a directory for a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// To resolve it, after those before it.
+    /// It resolves the domain.
     Resolves,
-    /// It is a `verify_with` only: asked alone, about recipients whom no other directory has.
+    /// It is a `verify_with` only: asked about recipients that no other directory has.
     Verifies,
 }
 
-/// The one rule of what is a conflict: among those that resolve the address, more than one entry; in a `verify_with`,
-/// which is asked only about whom they do not have, more than one of its own.
+/// What counts as a conflict: more than one entry in the directories that resolve the address; in a `verify_with`,
+/// which is asked only about others, more than one entry of its own.
 fn judge(all: &All, rules: &[DirectoryRules], key: &str) -> Option<Judged> {
     let (_, domain) = key.rsplit_once('@')?;
     let domain = Domain::parse(domain).ok()?;
@@ -119,7 +119,7 @@ fn judge(all: &All, rules: &[DirectoryRules], key: &str) -> Option<Judged> {
     };
     let (resolving, verifying): (Vec<_>, Vec<_>) =
         all.iter().enumerate().filter_map(claims).partition(|found| found.part == Part::Resolves);
-    // As routing passes over an entry without a mailbox.
+    // Routing skips an entry without a mailbox as well.
     let decides = |found: &&Claims| found.claims.len() > 1 || found.claims[0].0 != Kind::NoMailbox;
     let Some(deciding) = resolving.iter().find(decides) else {
         let twice = verifying.into_iter().find(|found| found.claims.len() > 1)?;
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::routing::table::{DomainPattern, PlusAddressing, Proof};
 
-    /// Each entry with its address: `-` before the name for one without a mailbox.
+    /// Entries with their address; `-` before the name marks one without a mailbox.
     struct Plain(Vec<(&'static str, &'static str)>);
 
     impl Listed for Plain {
@@ -175,9 +175,9 @@ mod tests {
     }
 
     type Entries = &'static [(&'static str, &'static str)];
-    /// Domains and entries of each.
+    /// Domains and entries of each directory.
     type Directories = &'static [(&'static str, Entries)];
-    /// Entries, who decides, and for which directory it counts.
+    /// Entries, the deciding directory, and the directory that it is counted for.
     type Conflicts = &'static [(&'static str, Option<&'static str>, usize)];
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
                 &[("-1 2", Some("1"), 1)],
             ),
             ("without any", &[("*", &[("a@x.y", "-1")]), ("*", &[("a@x.y", "-2")])], &[]),
-            // Names that are no addresses, and an entry that shows one again after another.
+            // Keys that are not addresses, and an entry that lists one twice.
             (
                 "twice in one",
                 &[("*", &[("/o=x", "1"), ("/o=x", "2"), ("a@x.y", "3"), ("b@x.y", "4"), ("a@x.y", "5")])],

@@ -1,5 +1,5 @@
-//! Changes that an operator has announced (`fingerpost directory expect`): they neither count for `hold_changes` nor are
-//! held. Pure; time is an argument.
+//! Changes that an operator has announced (`fingerpost directory expect`): they do not count for `hold_changes` and are
+//! not held. Pure; time is an argument.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::QueueTime;
 
-/// What is announced for one directory.
+/// The announcements for one directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Expected {
-    /// Addresses by key, each with when that ends.
+    /// Addresses by key, and when the announcement ends.
     only: BTreeMap<String, QueueTime>,
-    /// So many recipients, whoever they are, and when that ends.
+    /// This many recipients, whichever they are, and when the announcement ends.
     any: Option<(usize, QueueTime)>,
 }
 
-/// What an operator announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Announced {
-    /// The addresses with these keys.
+    /// Addresses with these keys.
     Only(Vec<String>),
-    /// So many recipients; none ends what was announced so before.
+    /// This many recipients; 0 cancels an earlier announcement of this kind.
     Any(usize),
 }
 
 impl Expected {
-    /// Takes an announcement until then; of addresses, beside those announced before.
+    /// Adds an announcement that is valid until then.
     pub fn announce(&mut self, announced: Announced, until: QueueTime) {
         match announced {
             Announced::Only(keys) => self.only.extend(keys.into_iter().map(|key| (key, until))),
@@ -34,42 +33,42 @@ impl Expected {
         }
     }
 
-    /// Forgets what is over.
+    /// Drops announcements that have ended.
     pub fn forget(&mut self, now: QueueTime) {
         self.only.retain(|_, until| now < *until);
         self.any = self.any.filter(|(_, until)| now < *until);
     }
 
-    /// Whether a change of the address with that key is announced.
+    /// Whether a change of the address with this key is announced.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.only.contains_key(key)
     }
 
-    /// The addresses that are announced.
+    /// The keys of announced addresses.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.only.keys().map(String::as_str)
     }
 
-    /// So many recipients may change whoever they are.
+    /// How many recipients, whichever they are, may change.
     #[must_use]
     pub fn any(&self) -> usize {
         self.any.map_or(0, |(count, _)| count)
     }
 
-    /// How many addresses are announced now, and how many recipients whoever they are.
+    /// The number of announced addresses, and of recipients whichever they are.
     #[must_use]
     pub fn counted(&self, now: QueueTime) -> (usize, usize) {
         let any = self.any.filter(|(_, until)| now < *until).map_or(0, |(count, _)| count);
         (self.only.values().filter(|until| now < **until).count(), any)
     }
 
-    /// So many of them have.
+    /// This many of those recipients have changed.
     pub fn use_up(&mut self, count: usize) {
         self.any = self.any.map(|(left, until)| (left.saturating_sub(count), until)).filter(|(left, _)| *left > 0);
     }
 
-    /// An example of each.
+    /// One announcement of each kind.
     #[cfg(test)]
     pub(crate) fn example() -> Self {
         Self { only: [("a@b.c".to_owned(), QueueTime(9))].into(), any: Some((300, QueueTime(10))) }

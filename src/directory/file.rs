@@ -1,8 +1,8 @@
-//! Kind `file`: recipients listed in a TOML or CSV file, or a plain list. The embedded default; always live.
+//! Kind `file`: recipients in a TOML or CSV file, or a plain list. Its answers are always live.
 //!
-//! `directory::build` opens it, `resolve` asks it through [`Directory`]. [`watch`] takes a changed file over once it
-//! has been quiet for a while; a bad one changes nothing. `contents` is the file's meaning, `read_toml`,
-//! `read_csv` and `read_list` its forms.
+//! `directory::build` opens it, `resolve` asks it through [`Directory`]. [`watch`] reloads a changed file once it has
+//! not been written to for a while; a file with errors is ignored. `contents` has the entries, `read_toml`, `read_csv`
+//! and `read_list` parse the formats.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,10 +29,10 @@ mod read_csv;
 mod read_list;
 mod read_toml;
 
-/// How often the file is looked at. A change is taken once it has stood still for as long.
+/// How often the file is checked. A change is used once the file has not changed for this long.
 pub const POLL: Duration = Duration::from_secs(2);
-/// So many times its length a file takes in memory while it is read, at most, about: its text, what is written in it, and
-/// what it means. A million lines of CSV take four; TOML, which is no form for so many, more than eight.
+/// While it is read, a file takes up to this many times its size in memory: its text, its parsed entries and the index.
+/// A million lines of CSV take four times; TOML, which is not meant for so many, more than eight.
 const IN_MEMORY: usize = 8;
 
 /// A directory that is a file.
@@ -45,7 +45,7 @@ pub struct FileDirectory {
     metrics: Metrics,
 }
 
-/// What tells one state of a file from another.
+/// Identifies one version of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: (i64, i64),
@@ -53,12 +53,12 @@ struct Stamp {
     inode: u64,
 }
 
-/// Where the watching of the file stands.
+/// The state of watching the file.
 #[derive(Debug)]
 struct Watched {
-    /// The state that was last read, well or badly; `None`: it was gone.
+    /// The version that was last read, with or without errors; `None`: the file was missing.
     read: Option<Stamp>,
-    /// The state at the last look.
+    /// The version at the last check.
     seen: Option<Stamp>,
 }
 
@@ -66,10 +66,10 @@ impl FileDirectory {
     /// Opens the file.
     ///
     /// # Errors
-    /// All that is wrong with it, each with file, line and what to do.
+    /// All faults, each with file, line and what to do.
     pub fn open(name: &Arc<str>, config: &FileDirectoryConfig, metrics: &Metrics) -> Result<Self, Vec<String>> {
         let stamp = stamp(&config.path);
-        // What it means takes about as much as the file.
+        // The parsed content takes about as much memory as the file.
         let contents = Contents::read(&config.path, config.default_domain.as_ref())?;
         let directory = Self {
             name: Arc::clone(name),
@@ -89,8 +89,8 @@ impl FileDirectory {
         Answer { lookup, fresh: Fresh::Live }
     }
 
-    /// Looks at the file, and reads it if it changed and has stood still since the last look. Says whether what the
-    /// directory knows changed.
+    /// Checks the file, and reads it if it changed and has not changed since the last check. Returns whether the
+    /// directory's content changed.
     fn look(&self) -> Looked {
         let now = stamp(&self.config.path);
         {
@@ -123,12 +123,12 @@ impl FileDirectory {
         }
     }
 
-    /// What it holds now.
+    /// The current content.
     pub(super) fn listed(&self) -> Arc<dyn Listed> {
         self.contents.load_full()
     }
 
-    /// Sets the gauges that depend on the contents alone.
+    /// Sets the gauges that depend on the content only.
     fn measure(&self) {
         let contents = self.contents.load();
         for kind in Kind::ALL {
@@ -139,7 +139,7 @@ impl FileDirectory {
     }
 }
 
-/// What a look at a file showed.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Looked {
     Same,
@@ -160,12 +160,12 @@ impl Directory for FileDirectory {
     }
 }
 
-/// Looks at the files of these directories for ever.
+/// Checks the files of these directories for ever.
 pub async fn watch(directories: Vec<Arc<FileDirectory>>) {
     loop {
         tokio::time::sleep(POLL).await;
         let looked = directories.clone();
-        // Reading and counting a million recipients takes its time.
+        // Reading and counting a million recipients takes a while.
         let done = tokio::task::spawn_blocking(move || {
             for directory in &looked {
                 if directory.look() == Looked::Changed {

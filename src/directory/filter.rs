@@ -1,27 +1,26 @@
 //! LDAP search filters (RFC 4515), built as a tree so that no character of an address can change their meaning.
 //!
-//! `profile` builds them, `ldap` sends them. Attribute names are constants of ours or were checked with the
-//! configuration, as was a whole filter of the operator's; every value is escaped.
+//! `profile` builds them, `ldap` sends them. Attribute names are constants or were checked with the configuration, as
+//! was an operator's own filter; every value is escaped.
 
 use std::fmt;
 
-/// A filter as far as recipient lookups need one.
+/// The filters that recipient lookups need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter<'a> {
-    /// `(attribute=value)`: equality with exactly these octets, wildcards included.
+    /// `(attribute=value)`: equality with exactly these octets; `*` is no wildcard.
     Equals {
-        /// The attribute's name.
         attribute: &'a str,
-        /// The value, unescaped.
+        /// Not escaped.
         value: String,
     },
-    /// `(attribute=*)`: it has one.
+    /// `(attribute=*)`.
     Present(&'a str),
     /// `(attribute>=number)`.
     AtLeast(&'a str, u64),
-    /// `(|...)`: any of these.
+    /// `(|...)`.
     Any(Vec<Filter<'a>>),
-    /// `(&(operator's)(ours))`: the operator's own filter, which [`parse`](ldap3::parse_filter) took, and ours.
+    /// `(&(operator's)(ours))`: the operator's filter, which [`parse`](ldap3::parse_filter) has accepted, and ours.
     Narrowed(&'a str, Box<Filter<'a>>),
 }
 
@@ -32,7 +31,7 @@ impl<'a> Filter<'a> {
         Self::Equals { attribute, value: value.into() }
     }
 
-    /// The attribute that it looks at; empty where there are several.
+    /// Its attribute; empty if there are several.
     #[must_use]
     pub fn attribute(&self) -> &str {
         match self {
@@ -63,7 +62,7 @@ impl fmt::Display for Filter<'_> {
     }
 }
 
-/// RFC 4515 section 3 lets any octet be written as `\xx`; all but the plainest are.
+/// RFC 4515 section 3 allows any octet to be written as `\xx`; all but the plainest are.
 fn write_octet(f: &mut fmt::Formatter<'_>, octet: u8) -> fmt::Result {
     if octet.is_ascii_alphanumeric() || b"@.-_+:".contains(&octet) {
         write!(f, "{}", char::from(octet))

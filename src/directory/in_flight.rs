@@ -1,7 +1,7 @@
-//! Equal questions under way are asked once (DESIGN section 5).
+//! Joins equal questions in progress, so that each is asked once (DESIGN section 5).
 //!
-//! `ldap` and `call_ahead` ask through it. A question runs in a task of its own: it goes on when the session that asked first is gone,
-//! and a panic in it is an `Unavailable` for everybody who waits.
+//! `ldap` and `call_ahead` ask through it. A question runs in a task of its own: it continues when the session that
+//! asked first is gone, and if it panics all waiting callers get `Unavailable`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use crate::lookup::{Answer, Fresh, Lookup};
 
 type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
 
-/// The questions under way, by the address's key.
+/// The questions in progress, by the address's key.
 pub struct InFlight {
     flights: Flights,
-    /// For so long after it was asked a question gives a live answer.
+    /// For this long after it was asked a question gives a live answer.
     live: Duration,
 }
 
@@ -29,7 +29,7 @@ struct Flight {
     answer: watch::Receiver<Option<Answer>>,
 }
 
-/// Takes a flight out of the map when its task ends, however it ends.
+/// Removes a question from the map when its task ends, in any way.
 struct Landing {
     flights: Flights,
     key: Arc<str>,
@@ -43,14 +43,14 @@ impl Default for InFlight {
 }
 
 impl InFlight {
-    /// With answers that are live for so long after the question.
+    /// With answers that are live for this long after the question.
     #[must_use]
     pub fn live_for(live: Duration) -> Self {
         Self { flights: Flights::default(), live }
     }
 
-    /// Joins the question for that address that is under way, or asks `question`. A question that has been under way
-    /// for too long no longer gives a live answer, so one that must be live is then asked anew.
+    /// Joins the question for this address that is in progress, or asks `question`. A question that has been in
+    /// progress for too long gives no live answer, so if one is needed it is asked again.
     pub async fn ask<Q>(&self, key: &Arc<str>, wanted: Freshness, question: impl FnOnce() -> Q) -> Answer
     where
         Q: Future<Output = Answer> + Send + 'static,
@@ -65,13 +65,13 @@ impl InFlight {
         }
     }
 
-    /// Whether a question for that key is under way.
+    /// Whether a question for this key is in progress.
     #[must_use]
     pub fn is_under_way(&self, key: &Arc<str>) -> bool {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
-    /// The same under one lock, so that two who come at once do not both ask. Who drops the receiver does not wait.
+    /// Joins or starts under one lock, so that two callers do not both ask. The caller may drop the receiver.
     pub fn join_or_start<Q>(
         &self,
         key: &Arc<str>,
@@ -95,7 +95,7 @@ impl InFlight {
         tokio::spawn(async move {
             let answer = question.await;
             drop(landing);
-            // Nobody may be waiting any more.
+            // There may be no receiver any more.
             sender.send_replace(Some(answer));
         });
         answer
@@ -121,7 +121,7 @@ mod tests {
         Answer { lookup: Lookup::NotFound, fresh: Fresh::Live }
     }
 
-    /// Asks `times` at once for one address with a question that takes `takes`, and counts how often it was asked.
+    /// Asks `times` concurrently for one address, with a question that takes `takes`; returns how often it was asked.
     async fn asked(times: usize, takes: Duration) -> usize {
         let in_flight = Arc::new(InFlight::default());
         let count = Arc::new(AtomicUsize::new(0));

@@ -1,6 +1,6 @@
-//! An entry as far as mail goes: the addresses that it claims, and what mail to any of them meets. Pure.
+//! A directory entry as far as mail is concerned: the addresses that it claims, and its kind and target. Pure.
 //!
-//! `profile` makes it of an entry's attributes; [`lookup`] is what entries say of an address, and a snapshot keeps them.
+//! `profile` makes it from an entry's attributes; [`lookup`] answers from such entries, and a snapshot stores them.
 
 use std::sync::Arc;
 
@@ -9,27 +9,26 @@ use serde::{Deserialize, Serialize};
 use crate::lookup::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 
-/// One entry, read and judged once for all its addresses.
+/// An entry, interpreted once for all its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// What the directory knows it by, whatever it is called: `objectGUID`, `entryUUID`; where there is neither, its
-    /// distinguished name in lower case.
+    /// The directory's own identifier (`objectGUID`, `entryUUID`), hashed; without one, its distinguished name in lower
+    /// case.
     pub id: Id,
-    /// Its distinguished name.
     pub dn: String,
-    /// Its addresses, each once.
+    /// Its addresses, without duplicates.
     pub claims: Vec<Claim>,
-    /// What it means; else why that is unclear, for people.
+    /// Its kind and target; or why they are unclear, for operators.
     pub meaning: Result<Meaning, String>,
 }
 
-/// What a directory knows an entry by, in eight octets: FNV-1a, which files may hold. Of a million entries two have the
-/// same with a probability of one in 37 million.
+/// An entry's identifier in eight octets: FNV-1a, stable because files contain it. Among a million entries a collision
+/// has a probability of one in 37 million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Id(pub u64);
 
 impl Id {
-    /// The id that a directory writes so.
+    /// The id for a directory's identifier.
     #[must_use]
     pub fn of(written: &[u8]) -> Self {
         let step = |hash: u64, octet: &u8| (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -37,39 +36,37 @@ impl Id {
     }
 }
 
-/// An entry's claim to an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// [`Address::key`], or a name without `@` that a profile knows recipients by.
+    /// [`Address::key`], or a name without `@` that a profile uses.
     pub key: String,
-    /// How much it counts.
     pub strength: Strength,
 }
 
-/// How much a claim counts.
+/// Whether a claim counts always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Strength {
-    /// Always.
+    /// It does.
     Certain,
-    /// Where no entry has a certain claim (`mail` in Active Directory).
+    /// Only if no entry has a certain claim (`mail` in Active Directory).
     Fallback,
 }
 
-/// What an entry means for mail to any of its addresses.
+/// The kind and target of an entry, for mail to any of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meaning {
     pub kind: Kind,
-    /// Where its mail goes instead.
+    /// The target address.
     pub target: Option<Address>,
-    /// The mail server that it names, in lower case.
+    /// In lower case.
     pub mail_server: Option<String>,
-    /// The rule that decided, for people.
+    /// The rule that determined the kind, for operators.
     pub rule: String,
-    /// Its recipient type and its attributes contradict each other; the type decided. For the log.
+    /// The contradiction between its recipient type and its attributes, for the log; the type was used.
     pub at_odds: Option<String>,
 }
 
-/// What entries say of the address with that key.
+/// The answer of these entries for the address with this key.
 #[must_use]
 pub fn lookup(entries: &[Known], key: &str) -> Lookup {
     match owners(entries, key).as_slice() {
@@ -79,14 +76,14 @@ pub fn lookup(entries: &[Known], key: &str) -> Lookup {
     }
 }
 
-/// The answer where several entries own an address.
+/// The answer if several entries own an address.
 #[must_use]
 pub fn ambiguous(mut names: Vec<String>) -> Lookup {
     names.sort();
     Lookup::Ambiguous(names.into())
 }
 
-/// The entries that own the address with that key.
+/// The entries that own the address with this key.
 #[must_use]
 pub fn owners<'a>(entries: &'a [Known], key: &str) -> Vec<&'a Known> {
     let claiming = |strength| {
@@ -97,8 +94,8 @@ pub fn owners<'a>(entries: &'a [Known], key: &str) -> Vec<&'a Known> {
     owning(claiming(Strength::Certain), claiming(Strength::Fallback), |known| known.is_somebody())
 }
 
-/// Who owns an address, of those with a certain claim to it and those with a fallback. One without mailbox and target is
-/// as good as not found, so it outvotes nobody: where all are, one of them stands for them.
+/// The owners of an address among entries with a certain claim and with a fallback. An entry without mailbox and target
+/// counts as not found and outvotes no other; if all are such, one of them is returned.
 pub fn owning<T>(certain: Vec<T>, fallback: Vec<T>, is_somebody: impl Fn(&T) -> bool) -> Vec<T> {
     let (certain, nobody): (Vec<T>, Vec<T>) = certain.into_iter().partition(&is_somebody);
     if !certain.is_empty() {
@@ -109,7 +106,7 @@ pub fn owning<T>(certain: Vec<T>, fallback: Vec<T>, is_somebody: impl Fn(&T) -> 
 }
 
 impl Known {
-    /// What it says of an address that it owns.
+    /// The answer about an address that it owns.
     #[must_use]
     pub fn answer(&self) -> Lookup {
         match &self.meaning {
@@ -125,7 +122,7 @@ impl Known {
         }
     }
 
-    /// Whether it is more than an entry without mailbox and target, or may be.
+    /// Whether it is, or may be, more than an entry without mailbox and target.
     #[must_use]
     pub fn is_somebody(&self) -> bool {
         self.meaning.as_ref().map_or(true, |meaning| meaning.kind != Kind::NoMailbox)
@@ -144,7 +141,7 @@ impl Known {
     }
 }
 
-/// Puts a claim among others, unless it is there: the stronger one stays.
+/// Adds a claim; of two with the same key the stronger one is kept.
 pub fn claim(claims: &mut Vec<Claim>, key: &str, strength: Strength) {
     match claims.iter_mut().find(|claim| claim.key == key) {
         Some(claim) => claim.strength = claim.strength.min(strength),
@@ -156,7 +153,6 @@ pub fn claim(claims: &mut Vec<Claim>, key: &str, strength: Strength) {
 pub(in crate::directory) mod tests {
     use super::*;
 
-    /// A plain one.
     pub(in crate::directory) fn mailbox() -> Meaning {
         Meaning { kind: Kind::Mailbox, target: None, mail_server: None, rule: "x".to_owned(), at_odds: None }
     }

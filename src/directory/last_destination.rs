@@ -1,7 +1,7 @@
-//! Which way mail for an address went when the directory last had it: what `hold_changes` counts over where a directory is
-//! asked for each recipient (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
+//! Remembers the destination of each address when the directory last had it: `hold_changes` compares with it where a
+//! directory is asked for each recipient (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
 //!
-//! `ldap` tells it every answer, and saves it. It holds hashes and times only.
+//! `ldap` passes every answer to it, and saves it. It has hashes and times only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::keyed_hash::{HashKey, keyed_hash};
 use crate::lookup::{Kind, Lookup};
 use crate::time::{QueueTime, UnixTime};
 
-/// For how long an address counts after it was last found.
+/// How long an address counts after it was last found.
 const COUNTS: Duration = Duration::from_hours(7 * 24);
-/// How many addresses are remembered.
+/// The most addresses that are remembered.
 const ENTRIES: usize = 200_000;
 
-/// Mail that goes here, before it is hashed.
+/// The destination "a mailbox here", before hashing.
 const HERE: &str = "here";
 
 /// The addresses of one directory.
 #[derive(Debug)]
 pub struct Remembered {
-    /// Makes the hashes of this installation its own: strangers choose the addresses that are asked about.
+    /// A random key for the hashes, since strangers choose the addresses that are looked up.
     key: HashKey,
     known: HashMap<Id, Seen>,
-    /// Those whose way has changed, and whose mail waits.
+    /// Addresses whose destination has changed, and whose mail waits.
     held: HashMap<Id, Waits>,
-    /// What is announced.
+    /// Announced changes.
     expected: Expected,
     guard: Guard,
-    /// Those whose change was taken lately, as they were: to be that again is to be put right.
+    /// Recently accepted changes with the state before: a return to that state is a correction.
     taken: HashMap<Id, (Seen, UnixTime)>,
     within: Duration,
-    /// When somebody last said that the directory is right as it is.
+    /// When an operator last accepted the directory as it is.
     accepted: Option<UnixTime>,
     servers: HashMap<String, Arc<str>>,
     changes: u64,
@@ -49,31 +49,32 @@ pub struct Remembered {
 /// An address whose mail waits.
 #[derive(Debug, Clone)]
 struct Waits {
-    /// When it was last asked about.
+    /// When it was last looked up.
     asked: UnixTime,
-    /// For the list.
+    /// For the list of held addresses.
     row: HeldAddress,
 }
 
-/// When an answer came, and what mail says of the address.
+/// The time of an answer, and what is known from mail.
 #[derive(Clone, Copy)]
 pub struct Circumstances<'a> {
     /// By the steady clock.
     pub now: UnixTime,
-    /// By the clock on the wall, for people.
+    /// By the wall clock, for display.
     pub day: UnixTime,
     /// By the queue's time, which announcements end by.
     pub at: QueueTime,
-    /// The send connector of another organisation that accepted the last mail for it, where this answer means another one.
+    /// The send connector of another organisation that accepted the last mail for the address, if this answer leads
+    /// elsewhere.
     pub served_by: &'a dyn Fn() -> Option<Arc<str>>,
 }
 
-/// Where mail for one address went.
+/// The destination of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Here, or to that target.
+    /// A mailbox here, or this target.
     way: Id,
-    /// By which of `mailbox_servers`; `None`: nobody knows.
+    /// Its mail server among `mailbox_servers`; `None`: unknown.
     place: Option<Id>,
     /// When it was last found.
     at: UnixTime,
@@ -82,18 +83,18 @@ pub struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     key: HashKey,
-    /// The `mailbox_servers` by which places were told apart, hashed.
+    /// The `mailbox_servers` by which servers are distinguished, hashed.
     servers: Id,
     known: Vec<(Id, Seen)>,
-    /// What counts together still: when, and how many.
+    /// Recent changes: when, and how many.
     counted: Vec<(UnixTime, usize)>,
-    /// Those whose change was taken lately, as they were.
+    /// Recently accepted changes with the state before.
     taken: Vec<(Id, (Seen, UnixTime))>,
-    /// When somebody last said that the directory is right as it is.
+    /// When an operator last accepted the directory as it is.
     accepted: Option<UnixTime>,
 }
 
-/// What the first versions saved: the key, the servers and the addresses.
+/// The first format: the key, the servers and the addresses.
 pub type FirstSaved = (HashKey, Id, Vec<(Id, Seen)>);
 
 impl Seen {
@@ -103,19 +104,19 @@ impl Seen {
 }
 
 impl Saved {
-    /// Nobody yet. The key is random.
+    /// Empty. The key is random.
     #[must_use]
     pub fn nobody(key: HashKey) -> Self {
         Self::first((key, Id(0), Vec::new()))
     }
 
-    /// What the first versions saved: no changes counted.
+    /// Converts the first format, which has no counted changes.
     #[must_use]
     pub fn first((key, servers, known): FirstSaved) -> Self {
         Self { key, servers, known, counted: Vec::new(), taken: Vec::new(), accepted: None }
     }
 
-    /// The same where the clock was put back since: nothing is later than now, or it would count until then.
+    /// Adapts times if the clock was put back: none is later than `now`, or it would count until then.
     #[must_use]
     pub fn by(mut self, now: UnixTime) -> Self {
         let times = self.known.iter_mut().map(|(_, seen)| &mut seen.at);
@@ -135,7 +136,7 @@ impl Saved {
         Self { counted, taken, accepted: Some(UnixTime(1_800_000_002)), ..Self::first(([9; 16], Id(5), known)) }
     }
 
-    /// The same as the first versions saved it.
+    /// The same in the first format.
     #[cfg(test)]
     pub(crate) fn first_example() -> Self {
         let Self { key, servers, known, .. } = Self::example();
@@ -144,8 +145,8 @@ impl Saved {
 }
 
 impl Remembered {
-    /// What was saved. `servers` are the directory's `mailbox_servers`; where they were others, it is not known any more by
-    /// which of them mail went, and any is as good.
+    /// Continues from what was saved. `servers` are the directory's `mailbox_servers`; if they have changed, the saved
+    /// servers are unknown, and any server counts as unchanged.
     #[must_use]
     pub fn new(limits: HoldChanges, servers: HashMap<String, Arc<str>>, saved: Saved) -> Self {
         let same = saved.servers == digest(&servers);
@@ -164,12 +165,12 @@ impl Remembered {
         }
     }
 
-    /// Takes note of an answer. Says whether it is to be held: the way has changed, as those of too many have.
+    /// Records an answer. Returns whether it is held: its destination changed, as those of too many have.
     pub fn is_held(&mut self, address: &str, lookup: &Lookup, with: Circumstances<'_>) -> bool {
         let now = with.now;
         let key = self.hash(address);
         let Some(way) = self.way(lookup, now) else {
-            // Somebody waits still, and nobody can say whether rightly.
+            // The address still waits, and without a clean answer that cannot be decided.
             self.held.entry(key).and_modify(|waits| waits.asked = now);
             return false;
         };
@@ -184,7 +185,7 @@ impl Remembered {
             return false;
         }
         self.forget_held(now);
-        // Those that wait count together with this one.
+        // Addresses that wait count together with this one.
         let together = self.held.len() + usize::from(!self.held.contains_key(&key));
         let announced = self.expected.any();
         let meant = self.accepted.is_some_and(|at| now.since(at) < self.within);
@@ -207,7 +208,7 @@ impl Remembered {
         false
     }
 
-    /// Whether somebody is again what he was before a change that was taken lately.
+    /// Whether the address has returned to its state before a recently accepted change.
     fn is_put_right(&mut self, key: Id, way: Option<Seen>, now: UnixTime) -> bool {
         let within = self.within;
         self.taken.retain(|_, (_, at)| now.since(*at) < within);
@@ -246,15 +247,15 @@ impl Remembered {
         HeldAddress { address: address.to_owned(), from: from.to_owned(), to, since, why, in_force: false }
     }
 
-    /// Those whom nobody has asked about for so long as changes count together wait no more.
+    /// Drops waiting addresses that have not been looked up within the time in which changes count together.
     pub fn forget_held(&mut self, now: UnixTime) {
         let within = self.within;
         self.held.retain(|_, waits| now.since(waits.asked) < within);
     }
 
-    /// Somebody has looked at the directory and says that it is right as it is: nothing waits, and whatever shows within the
-    /// time in which changes count together is taken, because nobody can say which addresses it concerns. Says how many
-    /// waited.
+    /// An operator accepts the directory as it is: no address waits any more, and changes that are found within the
+    /// time in which changes count together are accepted as well, because it is unknown which addresses they concern.
+    /// Returns how many waited.
     pub fn accept(&mut self, now: UnixTime) -> usize {
         let held = self.held.len();
         self.guard.accept();
@@ -266,7 +267,7 @@ impl Remembered {
         held
     }
 
-    /// The same of these addresses alone, which are taken as they are whenever they are asked about until then.
+    /// Accepts these addresses only, also if they are looked up later, until then.
     pub fn accept_only(&mut self, keys: Vec<String>, until: QueueTime) -> usize {
         let before = self.held.len();
         for key in &keys {
@@ -277,18 +278,17 @@ impl Remembered {
         before - self.held.len()
     }
 
-    /// What is announced.
+    /// Announced changes.
     #[must_use]
     pub fn expected(&self) -> &Expected {
         &self.expected
     }
 
-    /// The same, to change it.
     pub fn expected_mut(&mut self) -> &mut Expected {
         &mut self.expected
     }
 
-    /// Those that wait. Of those that changed before the limit was reached nothing but hashes is kept.
+    /// The waiting addresses. Of those that changed before the limit was reached only hashes are kept.
     #[must_use]
     pub fn held_list(&self) -> HeldList {
         let mut addresses: Vec<HeldAddress> = self.held.values().map(|waits| waits.row.clone()).collect();
@@ -308,7 +308,6 @@ impl Remembered {
         self.known.len()
     }
 
-    /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
@@ -320,7 +319,7 @@ impl Remembered {
         self.changes
     }
 
-    /// What is to be saved.
+    /// The state to save.
     #[must_use]
     pub fn saved(&self) -> Saved {
         let known = self.known.iter().map(|(key, seen)| (*key, *seen)).collect();
@@ -344,7 +343,7 @@ impl Remembered {
         }
     }
 
-    /// `Some(None)`: nowhere. `None`: no clean answer.
+    /// The destination in an answer. `Some(None)`: none. `None`: no clean answer.
     fn way(&self, lookup: &Lookup, now: UnixTime) -> Option<Option<Seen>> {
         match lookup {
             Lookup::NotFound => Some(None),
@@ -365,7 +364,7 @@ impl Remembered {
     }
 }
 
-/// What tells one table of `mailbox_servers` from another.
+/// Identifies a table of `mailbox_servers`.
 fn digest(servers: &HashMap<String, Arc<str>>) -> Id {
     let mut all: Vec<_> = servers.iter().collect();
     all.sort_unstable();

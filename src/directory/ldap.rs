@@ -1,9 +1,10 @@
-//! Kind `ldap`: one query a recipient, cached (`mode = "lookup"`), or all recipients in memory (`mode = "snapshot"`), where
-//! one query is what makes sure.
+//! Kind `ldap`: one cached query for each recipient (`mode = "lookup"`), or all recipients in memory (`mode =
+//! "snapshot"`), where a query confirms an answer.
 //!
 //! `directory::build` opens it, `resolve` asks it through [`Directory`]. A question is one search for the address and
-//! the probe together; `supervisor` keeps the connection, `connection` makes one, `search` is a search on it, `answer`
-//! says what came back means; `follow` keeps a snapshot fresh. Whatever is not a clean answer is `Unavailable` (DESIGN section 5, "doubt is temporary").
+//! the probe together; `supervisor` keeps the connection, `connection` opens one, `search` searches on it, `answer`
+//! interprets the result; `follow` keeps a snapshot up to date. Anything but a clean answer is `Unavailable` (DESIGN
+//! section 5, "doubt is temporary").
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,28 +66,28 @@ mod tried;
 mod tls;
 mod full_read;
 
-/// So long a question may take whatever its turn has cost: its own `timeout` comes first where it waited for none.
+/// A question that had to wait for its turn has at least this long; one that did not has `timeout`.
 const AT_LEAST: Duration = Duration::from_millis(250);
-/// So many questions at once; the others wait for their turn. OpenLDAP closes a connection on which more than 100 requests
-/// wait (`conn_max_pending`, where it is bound as nobody), so all that may be under way on one stays below that.
+/// The most concurrent questions; others wait for their turn. OpenLDAP closes a connection on which more than 100
+/// requests wait (`conn_max_pending`, for anonymous binds), so all requests on one connection stay below that.
 pub const MAX_QUESTIONS: usize = 60;
-/// So many searches for users who log in, beside them.
+/// The most concurrent searches for users who log in, beside them.
 const MAX_LOGINS: usize = 16;
-/// How many requests wait for a task that reads.
+/// The length of the queue of requests for the task that follows the directory.
 const REQUESTS: usize = 64;
 
-/// A directory that is asked by LDAP. Dropping it closes its connection.
+/// A directory that is queried by LDAP. Dropping it closes its connection.
 pub struct LdapDirectory {
     asker: Arc<Asker>,
     opener: Arc<Opener>,
     in_flight: InFlight,
     following: Option<Following>,
-    /// Where it is asked for each recipient.
+    /// Only if it is asked for each recipient.
     holding: Option<Holding>,
     _supervisor: AbortOnDropHandle<()>,
 }
 
-/// How its snapshot is kept fresh.
+/// The task that keeps its snapshot up to date.
 struct Following {
     requests: mpsc::Sender<Request>,
     progress: Arc<AtomicUsize>,
@@ -95,7 +96,7 @@ struct Following {
 }
 
 impl LdapDirectory {
-    /// Prepares the directory and begins to connect, within a tokio runtime. Without a folder it keeps no snapshot and
+    /// Prepares the directory and begins to connect; needs a tokio runtime. Without a folder it keeps no snapshot and
     /// is asked for each recipient, whatever its mode.
     ///
     /// # Errors
@@ -111,8 +112,8 @@ impl LdapDirectory {
         Self::open_after(None, (name, config), room, metrics)
     }
 
-    /// The same where it is known whose mail was accepted lately, instead of another one, whose account may have passwords
-    /// that were rejected.
+    /// The same with a folder and knowledge of accepted mail, and as the successor of another one: passwords that were
+    /// rejected for the same account stay rejected.
     ///
     /// # Errors
     /// The same.
@@ -181,8 +182,8 @@ impl LdapDirectory {
         Ok(Self { asker, opener, in_flight, following, holding, _supervisor: supervisor })
     }
 
-    /// Reads it as a whole, now; where it is asked for each recipient there is only something to accept. `None`: it keeps
-    /// nothing.
+    /// Reads the whole directory now; where it is asked for each recipient, only accepts changes. `None`: it counts no
+    /// changes.
     pub async fn refresh(&self, accept: Accept) -> Option<Result<Refreshed, String>> {
         let connected = self.connect_again().await;
         let Some(following) = &self.following else {
@@ -199,7 +200,7 @@ impl LdapDirectory {
         Some(if sent.is_ok() { answer.await.unwrap_or_else(|_| broke_off()) } else { broke_off() })
     }
 
-    /// What is held, address by address; `None`: it keeps nothing.
+    /// The held changes, address by address; `None`: it counts no changes.
     #[must_use]
     pub fn held_list(&self) -> Option<HeldList> {
         match (&self.asker.snapshot, &self.holding) {
@@ -208,8 +209,8 @@ impl LdapDirectory {
         }
     }
 
-    /// Takes an announcement of changes that are neither to count nor to be held, for so long; blocks while it is kept.
-    /// `None`: it keeps nothing.
+    /// Announces changes that are not counted or held, for this long; blocks while that is saved. `None`: it counts no
+    /// changes.
     pub fn announce(&self, announced: Announced, during: Duration) -> Option<Result<(), String>> {
         match (&self.asker.snapshot, &self.holding) {
             (Some(snapshot), _) => Some(snapshot.announce(announced, during)),
@@ -217,7 +218,7 @@ impl LdapDirectory {
         }
     }
 
-    /// By which key it knows an address.
+    /// The key under which it knows an address.
     pub(super) fn key(&self, address: &Address) -> String {
         self.asker.config.profile.key(address).into_owned()
     }
@@ -227,7 +228,7 @@ impl LdapDirectory {
         self.asker.config.profile.is_name(text)
     }
 
-    /// How its snapshot is.
+    /// The state of its snapshot.
     #[must_use]
     pub fn report(&self) -> Option<SnapshotReport> {
         let (snapshot, following) = (self.asker.snapshot.as_ref()?, self.following.as_ref()?);
@@ -237,7 +238,7 @@ impl LdapDirectory {
         Some(SnapshotReport { reading, problem, ..snapshot.report() })
     }
 
-    /// Keeps nothing fresh any more: another one does.
+    /// Stops keeping the snapshot up to date: a successor does.
     pub(super) fn give_way(&self) {
         self.opener.give_way();
         if let Some(snapshot) = &self.asker.snapshot {
@@ -251,14 +252,14 @@ impl LdapDirectory {
         }
     }
 
-    /// Writes what it remembers, for one of the same name that is about to be opened.
+    /// Saves its state for a successor of the same name.
     pub(super) fn save(&self) {
         if let Some(holding) = &self.holding {
             holding.save();
         }
     }
 
-    /// All recipients in memory.
+    /// The recipients in memory.
     pub(super) fn served(&self) -> Option<Arc<Served>> {
         self.asker.snapshot.as_ref()?.served()
     }
@@ -286,7 +287,7 @@ impl Directory for LdapDirectory {
 
     fn ask_in_turn<'a>(&'a self, question: &'a Question, turn: Option<Turn>) -> AnswerFuture<'a> {
         Box::pin(async move {
-            // Who waited may find what another one asked.
+            // Another question may have been answered during the wait.
             if let Some(answer) = self.known(question) {
                 return answer;
             }
@@ -303,13 +304,13 @@ impl Directory for LdapDirectory {
 }
 
 impl LdapDirectory {
-    /// The answer, unless it is to be held.
+    /// The answer, unless it has to be held.
     fn passed(&self, question: &Question, answer: Answer) -> Answer {
         let Some(holding) = &self.holding else { return answer };
         holding.pass(&self.asker.config.profile.key(&question.address), question.freshness, answer)
     }
 
-    /// What snapshot and cache have.
+    /// The answer in the snapshot or the cache.
     fn remembered(&self, question: &Question) -> Option<Answer> {
         if question.freshness == Freshness::Any
             && let Some(lookup) = self.asker.in_memory(&question.address)

@@ -1,13 +1,12 @@
-//! A line for a few places: who may have one at once, who is next, and who goes when others want to.
+//! A fair queue for a few slots: who may have one, who is next, and whose question gives way to others.
 //!
-//! Whom we know has places that nobody else gets, and goes first; known networks, and clients whose mail was taken
-//! lately, come next; other strangers, all together, have
-//! the rest. Of each kind they take turns by client: one that had none in this round goes before one that had, however many
-//! questions wait. So nobody waits for the length of another one's list.
+//! Known clients have reserved slots and go first; known networks, and clients whose mail was accepted lately, come
+//! next; strangers share the rest. Within each class clients take turns: one without a slot in this round goes before
+//! one that had a slot, however many questions wait. So no client waits for another one's long list.
 //!
-//! A server may keep an answer back (Exchange's tarpit: 5 s and more before it refuses a recipient). Nobody can tell
-//! beforehand whom it will refuse, so a question that takes long gives its place to one that waits for it. Half of the
-//! places are not given up: whoever took long first gets his answer in the end.
+//! A server may delay an answer (Exchange's tarpit: 5 s and more before it refuses a recipient), and which ones is
+//! unknown beforehand. So a slow question gives its slot to one that waits. Half of the slots are not given up, so that
+//! the first slow questions get their answer in the end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,15 +17,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::lookup::{Behalf, Standing};
 
-/// Clients whose last turn is remembered; beyond it, of those whose turn is not over only.
+/// The most clients whose last turn is remembered; beyond that only those whose turn is not over are.
 const REMEMBERED: usize = 4096;
 const KINDS: [Standing; 3] = [Standing::Known, Standing::Network, Standing::Stranger];
 
-/// How many places there are.
+/// The numbers of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Most {
     pub all: usize,
-    /// For strangers and known networks.
+    /// For strangers and known networks together.
     pub networks: usize,
     pub strangers: usize,
     /// For each client.
@@ -34,13 +33,13 @@ pub struct Most {
 }
 
 impl Most {
-    /// The usual shares of so many: two thirds for strangers, a sixth for one client.
+    /// The usual shares of `all` slots: two thirds for strangers, a sixth for one client.
     #[must_use]
     pub const fn of(all: usize) -> Self {
         Self { all, networks: all * 5 / 6, strangers: all * 2 / 3, each: all / 6 }
     }
 
-    /// What somebody of this standing can have at most.
+    /// The most slots for this standing.
     #[must_use]
     pub fn for_kind(&self, standing: Standing) -> usize {
         match standing {
@@ -51,18 +50,18 @@ impl Most {
     }
 }
 
-/// All places.
+/// All slots.
 pub(super) struct Line {
     most: Most,
     state: Mutex<LineState>,
     kinds: [Kind; 3],
 }
 
-/// Those of one standing whose questions take long.
+/// The slow questions of one standing.
 struct Kind {
-    /// Who has one of these gives way no more.
+    /// A question with one of these does not give way any more.
     lasting: Semaphore,
-    /// One for each of `waiting` who has not had somebody give way for him yet.
+    /// One for each of `waiting` for which no question has given way yet.
     wanted: Semaphore,
     waiting: AtomicUsize,
 }
@@ -74,18 +73,18 @@ struct LineState {
     last_number: u64,
 }
 
-/// Who waits, of one standing.
+/// The waiting questions of one standing.
 #[derive(Default)]
 struct Queue {
     /// By round and number.
     waiting: BTreeMap<(u64, u64), oneshot::Sender<LinePermit>>,
-    /// The round of whoever had a place last.
+    /// The round of the last question that got a slot.
     round: u64,
-    /// The round in which each client had its last one, or will.
+    /// The round of each client's last turn, past or future.
     last: HashMap<Behalf, u64>,
 }
 
-/// One place, until it is dropped.
+/// A slot; dropping it frees it.
 pub(super) struct LinePermit {
     line: Arc<Line>,
     standing: Standing,
@@ -101,7 +100,7 @@ impl Line {
         Arc::new(Self { most, state: Mutex::default(), kinds })
     }
 
-    /// A place, as soon as there is one; `None`: there was none by `until`.
+    /// Waits for a slot; `None`: there was none by `until`.
     pub(super) async fn take(
         self: &Arc<Self>,
         behalf: &Behalf,
@@ -121,7 +120,7 @@ impl Line {
         };
         let _waits = Waits::new(self, standing, key);
         let place = timeout_at(until, receiver).await.ok()?.ok()?;
-        // A place that becomes free when the time is up is none.
+        // A slot that becomes free when the time is up is not used.
         (Instant::now() < until).then_some(place)
     }
 
@@ -131,7 +130,7 @@ impl Line {
         LinePermit { line: Arc::clone(self), standing }
     }
 
-    /// Gives what is free to those who are next.
+    /// Gives free slots to the next in line.
     fn go_on(self: &Arc<Self>) {
         let mut next = Vec::new();
         let mut state = self.state();
@@ -140,7 +139,7 @@ impl Line {
         }
         drop(state);
         for (sender, place) in next {
-            // Who has gone meanwhile leaves the place to the next one.
+            // If the receiver is gone, the slot goes to the next.
             let _ = sender.send(place);
         }
     }
@@ -182,7 +181,7 @@ impl LineState {
 }
 
 impl Queue {
-    /// In which round this client is next.
+    /// The next round for this client.
     fn turn(&mut self, behalf: &Behalf) -> u64 {
         let round = self.round;
         if self.last.len() >= REMEMBERED {
@@ -195,7 +194,7 @@ impl Queue {
 }
 
 impl LinePermit {
-    /// Ends when the question, which takes long, is to give way to another one: of the same standing, or of a better one.
+    /// Completes when the question, which is slow, has to give way to another of the same standing or a better one.
     pub(super) async fn gives_way(&self) {
         let wanted = |standing: Standing| async move {
             match standing <= self.standing {
@@ -223,7 +222,7 @@ impl Drop for LinePermit {
     }
 }
 
-/// Somebody who waits for a place.
+/// A question that waits for a slot.
 struct Waits<'a> {
     line: &'a Arc<Line>,
     standing: Standing,

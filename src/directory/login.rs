@@ -1,44 +1,43 @@
-//! Who logs in with the password of a directory: asked of the LDAP directories in order.
+//! Checks logins against the LDAP directories, in order.
 //!
-//! `session` calls it for AUTH. What reaches an account is the caller's to say ([`MayBind`]).
+//! `session` calls it for AUTH. The caller decides which attempts may reach an account ([`MayBind`]).
 
 use std::pin::Pin;
 
 use super::{AnyDirectory, Directories};
 
-/// What became of a name and a password.
+/// The result of checking a name and password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
-    /// They belong together.
     Accepted,
-    /// They do not, for this reason.
+    /// With the reason.
     Rejected(String),
-    /// Nobody can say, and the password was not looked at.
+    /// No directory can tell, and the password was not checked.
     Unavailable(String),
-    /// Nobody can say: the password was sent to the directory, which did not answer and may have counted it as wrong.
+    /// Unknown: the password was sent to the directory, which did not answer and may have counted it as wrong.
     Unanswered(String),
-    /// The caller did not let it be asked ([`MayBind`]).
+    /// The caller did not allow the attempt ([`MayBind`]).
     NotAsked,
 }
 
-/// Says which accounts a password may be tried with.
+/// Decides which accounts a password may be tried with.
 pub trait MayBind: Sync {
-    /// Whether it may be tried with the account of this name (an LDAP name): many addresses can be one account. The
-    /// answer may take its time; it is waited for no longer than a bind may take.
+    /// Whether it may be tried with this account (an LDAP name): many addresses may belong to one account. The caller
+    /// waits no longer than a bind may take.
     fn may_bind<'a>(&'a self, account: &'a str) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 }
 
-/// What one directory says of them.
+/// One directory's answer.
 pub(super) enum LogIn {
     /// It has the name.
     Known(Login),
-    /// It has not.
+    /// It does not have the name.
     Unknown,
 }
 
 impl Directories {
-    /// Asks the LDAP directories in order for somebody who logs in; the first that has the name decides, and one that
-    /// cannot say is the answer.
+    /// Asks the LDAP directories in order. The first one with the name decides; one that is unavailable ends the
+    /// search.
     pub async fn log_in(&self, name: &str, password: &str, may_bind: &dyn MayBind) -> Login {
         for built in &self.built {
             let AnyDirectory::Ldap(ldap) = &built.directory else { continue };

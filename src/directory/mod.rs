@@ -1,7 +1,6 @@
-//! Who owns a mailbox: the directories, behind one question and one answer.
+//! The directories, which know who has a mailbox, behind one interface.
 //!
-//! `resolve` asks; each kind answers with an [`Answer`]. An error never leaves this module as
-//! anything but [`Lookup::Unavailable`].
+//! `resolve` asks them; each kind returns an [`Answer`]. Any error becomes [`Lookup::Unavailable`].
 
 pub mod breaker;
 mod building;
@@ -50,17 +49,16 @@ use crate::lookup::{Behalf, Question, Standing};
 use crate::routing::table::DirectoryRules;
 use crate::smtp::address::Address;
 
-/// The directories of one configuration.
 #[derive(Default)]
 pub struct Directories {
     by_name: FastMap<Arc<str>, Arc<dyn Directory>>,
-    /// What they were built from, for the next configuration to take over.
+    /// The directories with their configuration, for the next configuration to reuse.
     built: Vec<Built>,
-    /// Look after the files, and count conflicts; they end with this configuration.
+    /// Tasks that watch files and count conflicts; they end with this configuration.
     _watches: Vec<AbortOnDropHandle<()>>,
 }
 
-/// A directory and what it was built from.
+/// A directory and its configuration.
 #[derive(Clone)]
 struct Built {
     name: Arc<str>,
@@ -75,61 +73,57 @@ enum AnyDirectory {
     CallAhead(Arc<CallAheadDirectory>),
 }
 
-/// A future that a [`Directory`] returns.
 pub type AnswerFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
-/// One directory, of any kind.
 pub trait Directory: Send + Sync {
-    /// The answer where memory has it; `None`: [`ask`](Self::ask).
+    /// The answer if memory has it; `None`: call [`ask`](Self::ask).
     fn known(&self, _: &Question) -> Option<Answer> {
         None
     }
 
-    /// Answers one question. It never fails and never takes longer than the directory's time-out:
-    /// whatever goes wrong is `Unavailable`.
+    /// Answers one question. It never fails and never takes longer than the directory's time-out: any fault is
+    /// `Unavailable`.
     fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a>;
 
-    /// The shares of those on whose behalf it is asked, if nobody may take all of it.
+    /// The shares by client, where one client may not use all of the directory's capacity.
     fn shares(&self) -> Option<&Arc<Shares>> {
         None
     }
 
-    /// The same as [`ask`](Self::ask) in a turn of [`shares`](Self::shares), which lasts as long as the question.
+    /// As [`ask`](Self::ask), with a turn of [`shares`](Self::shares), which lasts as long as the question.
     fn ask_in_turn<'a>(&'a self, question: &'a Question, _: Option<Turn>) -> AnswerFuture<'a> {
         self.ask(question)
     }
 
-    /// A number that changes when what the directory knows changed; 0 for directories that cannot say.
+    /// A number that changes with the directory's content; 0 if it cannot tell.
     fn version(&self) -> u64 {
         0
     }
 }
 
 impl Directories {
-    /// Puts the directories of a configuration together.
     pub fn new(directories: impl IntoIterator<Item = (Arc<str>, Arc<dyn Directory>)>) -> Self {
         Self { by_name: directories.into_iter().collect(), ..Self::default() }
     }
 
-    /// The directory of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Directory>> {
         self.by_name.get(name)
     }
 
-    /// Addresses that more than one entry has, at most so many, in alphabetical order, as far as directories are known as
-    /// a whole. `rules` say which domains each directory is asked about.
+    /// Up to `most` addresses that more than one entry has, in alphabetical order, among directories whose whole
+    /// content is in memory. `rules` have the domains that each directory is asked about.
     #[must_use]
     pub fn conflicts(&self, rules: &[DirectoryRules], most: usize) -> Vec<Conflict> {
         conflicts::find(&listed(&self.built), rules, most)
     }
 
-    /// Searches an LDAP directory for an address that nobody has, by each attribute alone. `None`: it is no LDAP directory.
+    /// Examines an LDAP directory, with searches for a non-existent address. `None`: it is not an LDAP directory.
     pub async fn examine(&self, name: &str, nobody: &Address) -> Option<Result<Examination, Arc<str>>> {
         Some(self.ldap(name)?.examine(nobody).await)
     }
 
-    /// Connects to each server of an LDAP directory. `None`: it is none.
+    /// Connects to each server of an LDAP directory. `None`: it is not one.
     pub async fn try_servers(&self, name: &str) -> Option<Vec<Tried>> {
         Some(self.ldap(name)?.try_servers().await)
     }
@@ -140,30 +134,30 @@ impl Directories {
         self.ldap(name).map(LdapDirectory::problems).unwrap_or_default()
     }
 
-    /// How the directory's snapshot is; `None`: it keeps none.
+    /// The state of the directory's snapshot; `None`: it has none.
     #[must_use]
     pub fn snapshot(&self, name: &str) -> Option<SnapshotReport> {
         self.ldap(name)?.report()
     }
 
-    /// Reads the directory as a whole, now. `None`: it keeps no snapshot.
+    /// Reads the whole directory now. `None`: it counts no changes.
     pub async fn refresh(&self, name: &str, accept: Accept) -> Option<Result<Refreshed, String>> {
         self.ldap(name)?.refresh(accept).await
     }
 
-    /// What is held, address by address. `None`: it counts no changes.
+    /// The held changes, address by address. `None`: it counts no changes.
     #[must_use]
     pub fn held(&self, name: &str) -> Option<HeldList> {
         self.ldap(name)?.held_list()
     }
 
-    /// Takes an announcement of changes that neither count nor are held, for so long; blocks while it is kept. `None`: it
-    /// counts no changes.
+    /// Announces changes that are not counted or held, for this long; blocks while that is saved. `None`: it counts no
+    /// changes.
     pub fn announce(&self, name: &str, announced: Announced, during: Duration) -> Option<Result<(), String>> {
         self.ldap(name)?.announce(announced, during)
     }
 
-    /// By which key the directory knows an address. `None`: it is no LDAP directory.
+    /// The directory's key for an address. `None`: it is not an LDAP directory.
     #[must_use]
     pub fn key(&self, name: &str, address: &Address) -> Option<String> {
         Some(self.ldap(name)?.key(address))
@@ -180,14 +174,14 @@ impl Directories {
         is_one.then_some(key)
     }
 
-    /// All that the directory holds in memory; `None`: it is asked for each recipient, or was not read yet.
+    /// The directory's content in memory; `None`: it has none, or has not been read yet.
     #[must_use]
     pub fn entries(&self, name: &str) -> Option<Arc<Served>> {
         self.ldap(name)?.served()
     }
 
-    /// These are no longer in force, those are: what was not taken over keeps nothing fresh any more, and leaves its files
-    /// to its successor. Sessions that go on may still ask it.
+    /// Called when a new configuration is in force: directories that were not reused stop updating their snapshots, and
+    /// leave their files to their successors. Sessions in progress may still ask them.
     pub fn give_way_to(&self, successors: &Self) {
         for built in &self.built {
             let AnyDirectory::Ldap(ldap) = &built.directory else { continue };
@@ -208,16 +202,16 @@ impl Directories {
         })
     }
 
-    /// What the directory that the question names has in memory.
+    /// The answer if the directory has it in memory.
     #[must_use]
     pub fn known(&self, question: &Question) -> Option<Answer> {
         self.by_name.get(&question.directory)?.known(question)
     }
 
-    /// Waits for somebody's turn to ask.
+    /// Waits for a turn to ask the directory.
     ///
     /// # Errors
-    /// It did not come in time: the answer.
+    /// The answer, because no turn came in time.
     pub async fn turn(
         &self,
         question: &Question,
@@ -235,7 +229,7 @@ impl Directories {
         self.ask_in_turn(question, None).await
     }
 
-    /// The same in somebody's turn.
+    /// The same with a turn.
     pub async fn ask_in_turn(&self, question: &Question, turn: Option<Turn>) -> Answer {
         match self.by_name.get(&question.directory) {
             Some(directory) => directory.ask_in_turn(question, turn).await,

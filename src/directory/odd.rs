@@ -1,7 +1,8 @@
-//! Entries that contradict themselves, and those that lack what their like have: how they are told, and how many there
-//! are (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
+//! Counts and describes odd entries: those that contradict themselves, or lack attributes that similar entries have
+//! (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
 //!
-//! `profile` says what is odd about an entry, in one text that the entry's like share; `ldap` and `snapshot` count by it.
+//! `profile` describes what is odd about an entry, with the same text for similar entries; `ldap` and `snapshot` count
+//! by that text.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,23 +11,24 @@ use super::known::{Id, Known};
 use crate::fast_map::FastMap;
 use crate::time::UnixTime;
 
-/// So many odd entries are remembered where a directory is asked for each recipient.
+/// The most odd entries that are remembered where a directory is asked for each recipient.
 const MOST: usize = 10_000;
-/// One that was not met for so long is forgotten.
+/// An entry that was not met for this long is forgotten.
 const COUNTS: Duration = Duration::from_hours(24);
-/// How many groups are told of by name.
+/// The most groups that are logged individually.
 const MOST_TOLD: usize = 20;
 
 const ONE: &str = "an entry ";
 const LACKS: &str = " without ";
 const CURE: &str = ": may the bind account read it?";
-/// What differs from entry to entry stands behind this.
+/// Separates the common part of a text from what differs between entries.
 const OWN: &str = ": `";
 
-/// Odd entries, by what they have in common.
+/// The number of odd entries by their common text.
 pub type Groups = BTreeMap<String, usize>;
 
-/// That an entry lacks an attribute, which may be there and not be read: `of type RemoteUserMailbox`, `targetAddress`.
+/// The text for an entry that lacks an attribute, or whose attribute may not be read: `of type RemoteUserMailbox`,
+/// `targetAddress`.
 #[must_use]
 pub fn lacks(like: &str, attribute: &str) -> String {
     format!("{ONE}{like}{LACKS}{attribute}{CURE}")
@@ -38,25 +40,25 @@ pub fn is_lack(text: &str) -> bool {
     text.starts_with(ONE) && text.ends_with(CURE)
 }
 
-/// Whether the reason why an answer is none is such a text: of the probe, or of whoever was asked about.
+/// Whether the reason of an unavailable answer is such a text, about the probe or the entry.
 #[must_use]
 pub fn is_for_a_lack(reason: &str) -> bool {
     reason.ends_with(CURE)
 }
 
-/// Whether the entry's addresses are among what it lacks.
+/// Whether the entry lacks its addresses.
 #[must_use]
 pub fn lacks_addresses(text: &str) -> bool {
     is_lack(text) && text.ends_with(&format!("{LACKS}proxyAddresses{CURE}"))
 }
 
-/// What the text of one entry has in common with that of its like.
+/// The common part of an entry's text.
 #[must_use]
 pub fn group(text: &str) -> &str {
     text.split(OWN).next().unwrap_or(text)
 }
 
-/// A group with its number, for the log and `check --connect`. `reader` is the account that reads.
+/// A group with its number, for the log and `check --connect`. `reader` is the account that reads the directory.
 #[must_use]
 pub fn told(group: &str, count: usize, reader: &str) -> String {
     let (entries, have) = if count == 1 { ("entry", "has") } else { ("entries", "have") };
@@ -71,7 +73,7 @@ pub fn told(group: &str, count: usize, reader: &str) -> String {
 }
 
 impl Known {
-    /// What is odd about it.
+    /// What is odd about it; `None`: nothing.
     #[must_use]
     pub fn odd(&self) -> Option<&str> {
         match &self.meaning {
@@ -81,12 +83,12 @@ impl Known {
     }
 }
 
-/// The odd entries of a directory that is asked for each recipient, as far as they were met.
+/// The odd entries that were met in a directory that is asked for each recipient.
 #[derive(Debug, Default)]
 pub struct Met(FastMap<Id, (String, UnixTime)>);
 
 impl Met {
-    /// An entry was met. Says whether that changes how many there are.
+    /// An entry was met. Returns whether the counts change.
     pub fn note(&mut self, known: &Known, now: UnixTime) -> bool {
         let Some(odd) = known.odd() else { return self.0.remove(&known.id).is_some() };
         let known_before = self.0.contains_key(&known.id);
@@ -100,14 +102,14 @@ impl Met {
         !known_before
     }
 
-    /// Forgets those that nobody has met lately. Says whether there were some.
+    /// Forgets entries that were not met lately. Returns whether there were some.
     pub fn forget(&mut self, now: UnixTime) -> bool {
         let before = self.0.len();
         self.0.retain(|_, (_, at)| now.since(*at) < COUNTS);
         before != self.0.len()
     }
 
-    /// How many there are, by what they have in common.
+    /// The number of entries by their common text.
     #[must_use]
     pub fn groups(&self) -> Groups {
         let mut groups = Groups::new();
@@ -116,12 +118,12 @@ impl Met {
     }
 }
 
-/// What was told, so that it is told again only where it has become much more.
+/// The groups that were logged, so that they are logged again only when they have grown.
 #[derive(Debug, Default)]
 pub struct Telling(Groups);
 
 impl Telling {
-    /// Those of the groups that are new, or twice what they were when they were last told.
+    /// The groups that are new, or at least twice as large as when they were last logged.
     pub fn news(&mut self, now: &Groups) -> Vec<(String, usize)> {
         self.0.retain(|group, _| now.contains_key(group));
         let told = |(group, count): &(&String, &usize)| self.0.get(*group).is_none_or(|told| **count >= told * 2);

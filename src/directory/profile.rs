@@ -1,8 +1,8 @@
-//! What the attributes of a directory mean: one small set of rules for each profile (DESIGN section 5,
-//! "what counts as found"). Pure.
+//! Interprets the attributes of a directory, by one small set of rules for each profile (DESIGN section 5, "what counts
+//! as found"). Pure.
 //!
-//! `ldap` asks with [`Profile::filter`] and [`Profile::attributes`], and hands what came back to [`Profile::judge`].
-//! A profile is a file below this one: a table of attributes, and [`Rules`] where it differs from the others.
+//! `ldap` searches with [`Profile::filter`] and [`Profile::attributes`], and passes the entries to [`Profile::judge`].
+//! Each profile has a file in `profile/`: a table of attributes, and its [`Rules`].
 
 use std::borrow::Cow;
 
@@ -29,43 +29,41 @@ pub use entry::Entry;
 use entry::Target;
 pub(super) use entry::other_kind;
 
-/// Whether disabled accounts receive mail (`refuse_disabled`).
+/// `refuse_disabled`: whether disabled accounts receive mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisabledAccounts {
-    /// Like any other.
     Accepted,
-    /// As good as not found.
+    /// They count as not found.
     Refused,
 }
 
-/// What the entries say of an address.
+/// The answer of entries about an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// The answer.
     pub lookup: Lookup,
-    /// The entry's recipient type and its attributes contradict each other; the type decided. For the log.
+    /// The contradiction between the entry's recipient type and its attributes, for the log; the type was used.
     pub at_odds: Option<String>,
-    /// The entries, read.
+    /// The interpreted entries.
     pub known: Vec<Known>,
 }
 
-/// The kind of recipient that Exchange calls so (`RecipientTypeDetails`), where it is known.
+/// Our kind for Exchange's `RecipientTypeDetails` of this name; `None`: unknown.
 pub(super) fn kind_of_recipient_type(name: &str) -> Option<Kind> {
     recipient_type::named(name).map(|recipient_type| recipient_type.kind)
 }
 
-/// Why an entry cannot be judged; the answer is then `Unavailable`.
+/// Why an entry cannot be interpreted; the answer is then `Unavailable`.
 struct Unclear(String);
 
-/// What tells one profile from another.
+/// What a profile defines.
 trait Rules {
     /// All attributes that are read.
     fn attributes(&self) -> Vec<&str>;
 
-    /// Those among them whose values are addresses.
+    /// Those whose values are addresses.
     fn addresses(&self) -> Vec<&str>;
 
-    /// What somebody logs in with, beside their addresses.
+    /// Attributes with login names, beside addresses.
     fn logins(&self) -> Vec<&str>;
 
     /// The addresses that an entry claims.
@@ -77,42 +75,43 @@ trait Rules {
         claims
     }
 
-    /// What it means for mail to any of them.
+    /// Its kind and target.
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear>;
 
-    /// The attribute with local parts that count in the domains of the entry's addresses ([`Entry::claim_short_names`]).
+    /// The attribute with local parts that are valid in the domains of the entry's addresses
+    /// ([`Entry::claim_short_names`]).
     fn short_names(&self) -> Option<&str> {
         None
     }
 
-    /// Filters any of which finds who may own the address.
+    /// Filters for entries that may own the address; any may match.
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
         let (texts, names) = (spellings(address), self.addresses());
         let whole = texts.iter().flat_map(|text| names.iter().map(|name| Filter::equals(name, text.as_str())));
         whole.chain(self.short_names().map(|name| Filter::equals(name, address.local_key()))).collect()
     }
 
-    /// Attributes one of which everybody has who may own an address.
+    /// Attributes of which each possible owner of an address has at least one.
     fn marks(&self) -> Vec<&str> {
         self.addresses()
     }
 
-    /// Attributes by which entries are found. Where no entry shows one of them, nobody is known not to be there.
+    /// Attributes by which entries are found. If no entry shows one of them, "not found" is not believed.
     fn found_by(&self) -> Vec<&str> {
         self.marks()
     }
 
-    /// Attributes by which recipients are told from others. Where no entry shows one of them, nobody is known to be none.
+    /// Attributes that tell recipients from other entries. If no entry shows one of them, `no-mailbox` is not believed.
     fn kinds_by(&self) -> Vec<&str> {
         Vec::new()
     }
 
-    /// Filters any of which finds who logs in with that name.
+    /// Filters for the entry with this login name; any may match.
     fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
         self.logins().into_iter().map(|attribute| Filter::equals(attribute, name)).collect()
     }
 
-    /// What entries claim the address by.
+    /// The key that entries claim the address by.
     fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
         Cow::Borrowed(address.key())
     }
@@ -122,7 +121,7 @@ trait Rules {
         false
     }
 
-    /// The filter with what the operator adds to every one.
+    /// Combines a filter with the operator's own.
     fn narrowed<'a>(&'a self, filter: Filter<'a>) -> Filter<'a> {
         filter
     }
@@ -143,21 +142,21 @@ impl Profile {
         }
     }
 
-    /// The attributes that [`Profile::judge`] looks at.
+    /// The attributes that [`Profile::judge`] needs.
     #[must_use]
     pub fn attributes(&self) -> Vec<&str> {
         self.rules().attributes()
     }
 
-    /// A filter for the entries that may own one of these addresses. It may find more than own them:
-    /// directories ignore accents and width.
+    /// A filter for the entries that may own one of these addresses. It may find more: directories ignore accents and
+    /// width.
     #[must_use]
     pub fn filter<'a>(&self, addresses: impl IntoIterator<Item = &'a Address>) -> Filter<'_> {
         let rules = self.rules();
         rules.narrowed(Filter::Any(addresses.into_iter().flat_map(|address| rules.filters(address)).collect()))
     }
 
-    /// The same for one address, by each attribute alone.
+    /// One filter for each attribute.
     #[must_use]
     pub fn each_filter(&self, address: &Address) -> Vec<Filter<'_>> {
         let rules = self.rules();
@@ -171,19 +170,19 @@ impl Profile {
         rules.narrowed(Filter::Any(rules.marks().into_iter().map(Filter::Present).collect()))
     }
 
-    /// Attributes one of which some entry shows, unless the right to read them is missing: for a not-found to be believed.
+    /// Attributes of which some entry has to show at least one before "not found" is believed.
     #[must_use]
     pub fn found_by(&self) -> Vec<&str> {
         self.rules().found_by()
     }
 
-    /// The same for an entry without mailbox and target to be believed.
+    /// The same for an entry without mailbox and target.
     #[must_use]
     pub fn kinds_by(&self) -> Vec<&str> {
         self.rules().kinds_by()
     }
 
-    /// A filter for the entry of somebody who logs in with this name: an address, or what the directory calls it.
+    /// A filter for the entry with this login name: an address, or the directory's own name.
     #[must_use]
     pub fn login_filter(&self, name: &str) -> Filter<'_> {
         let rules = self.rules();
@@ -194,7 +193,7 @@ impl Profile {
         rules.narrowed(Filter::Any(filters))
     }
 
-    /// What the entries say of the address.
+    /// The answer of the entries about the address.
     #[must_use]
     pub fn judge(&self, entries: &[Entry], address: &Address, disabled: DisabledAccounts) -> Judgement {
         let known: Vec<Known> = entries.iter().map(|entry| self.know(entry, disabled)).collect();
@@ -206,7 +205,7 @@ impl Profile {
         Judgement { lookup: known::lookup(&known, &key), at_odds, known }
     }
 
-    /// An entry as far as mail goes: all addresses that it claims, and what it means for mail to any of them.
+    /// Interprets an entry: its addresses, kind and target.
     #[must_use]
     pub fn know(&self, entry: &Entry, disabled: DisabledAccounts) -> Known {
         let rules = self.rules();
@@ -215,7 +214,7 @@ impl Profile {
         Known { id, dn: entry.dn.clone(), claims: rules.claims(entry), meaning }
     }
 
-    /// What entries claim the address by ([`Claim::key`]).
+    /// The key that entries claim the address by ([`Claim::key`]).
     #[must_use]
     pub fn key<'a>(&self, address: &'a Address) -> Cow<'a, str> {
         self.rules().key(address)
@@ -233,7 +232,7 @@ fn plain_meaning(kind: Kind, target: Option<Address>, rule: &str) -> Meaning {
     Meaning { kind, target, mail_server: None, rule: rule.to_owned(), at_odds: None }
 }
 
-/// A meaning for an entry whose mail goes elsewhere. What is not SMTP's is left to the entry's own system.
+/// The meaning of an entry with a target. A target that is not an SMTP address is left to the entry's own system.
 fn away(kind: Kind, target: Target, rule: &str) -> Meaning {
     match target {
         Target::Address(target) => plain_meaning(kind, Some(target), rule),
@@ -244,7 +243,7 @@ fn away(kind: Kind, target: Target, rule: &str) -> Meaning {
     }
 }
 
-/// How the address may stand in the directory: with the domain's A-labels and, where that differs, its U-labels.
+/// The forms in which the directory may have the address: with the domain as A-labels, and as U-labels if they differ.
 fn spellings(address: &Address) -> Vec<String> {
     let mut spellings = vec![address.key().to_owned()];
     let (unicode, valid) = idna::domain_to_unicode(address.domain().as_str());
@@ -269,7 +268,7 @@ mod tests {
         entry
     }
 
-    /// What the entries say of `a@contoso.com`, in words that a table can hold.
+    /// The answer of the entries about `a@contoso.com`, as text for tables.
     pub(super) fn said(profile: &Profile, entries: &[Entry], disabled: DisabledAccounts) -> String {
         match profile.judge(entries, &address("a@contoso.com"), disabled).lookup {
             Lookup::Found(found) => {

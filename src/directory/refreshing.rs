@@ -1,18 +1,19 @@
-//! What a directory holds for the moment: while it is read anew, what was read before is still served beside it.
-//! Back-pressure counts our memory without it. It is an estimate: what it will be nobody knows before it was read.
+//! Counts the temporary memory of a refresh: while a directory is read again, the previous content is still in use.
+//! Back-pressure subtracts it from our memory. It is an estimate, since the size is unknown before the directory has
+//! been read.
 
 use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// A second copy that is being made; when it is dropped, there is only one again.
+/// A second copy that is being made, until it is dropped.
 pub(super) struct Refreshing {
     gauge: IntGauge,
     octets: i64,
 }
 
 impl Refreshing {
-    /// It will take so many octets at most, about.
+    /// Begins a copy of approximately this many octets at most.
     pub(super) fn begin(metrics: &Metrics, octets: usize) -> Self {
         let gauge = metrics.directory_refresh.with_label_values::<&str>(&[]);
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);

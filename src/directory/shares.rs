@@ -1,9 +1,9 @@
-//! How many questions are under way on behalf of each client and in all, where a directory cannot be asked much at once.
+//! Limits the questions in progress for each client and in all, where a directory's capacity is small.
 //!
-//! A turn is taken before a question is joined or begun, so that nobody waits for another one's turn, and lasts as long
-//! as the question, which goes on when whoever asked is gone. Of one's questions that take long (Exchange's tarpit keeps
-//! a no back) half give way to his own others that wait, so that one unknown recipient does not hold up a mailing list.
-//! Who has a turn of his own waits in the `line` of all.
+//! A turn is taken before a question is joined or begun, so that no client waits for another one's turn. It lasts as
+//! long as the question, which continues when the caller is gone. Half of a client's slow questions (Exchange's tarpit
+//! delays refusals) give way to its other questions, so that one unknown recipient does not delay a mailing list. A
+//! client that has a turn then waits in the common `line`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,53 +17,53 @@ pub use super::line::Most;
 use super::line::{Line, LinePermit};
 use crate::lookup::{Behalf, Standing};
 
-/// Everybody's share.
+/// The shares of all clients.
 pub struct Shares {
     most: Most,
     line: Arc<Line>,
-    /// How long somebody waits for his turn.
+    /// How long a client waits for its turn.
     patience: Duration,
-    /// Those who have a turn or wait for one.
+    /// Clients with a turn, or waiting for one.
     asking: Mutex<HashMap<Asking, Arc<Share>>>,
 }
 
-/// Somebody, as what he is: who asks for people we know has a share of his own for them.
+/// A client with its standing: one that asks about known recipients has a separate share for those.
 type Asking = (Behalf, Standing);
 
-/// One's share.
+/// One client's share.
 struct Share {
     turns: Arc<Semaphore>,
-    /// Whose question has one of these gives way no more.
+    /// A question with one of these does not give way any more.
     lasting: Semaphore,
-    /// One for each of `waiting` that has not had a question give way for it yet.
+    /// One for each of `waiting` for which no question has given way yet.
     wanted: Semaphore,
     waiting: AtomicUsize,
-    /// How many have a turn or wait for one; changed under the table's lock.
+    /// How many have a turn or wait for one; changed only under the table's lock.
     users: AtomicUsize,
 }
 
-/// A turn, until it is dropped.
+/// A turn; dropping it ends it.
 pub struct Turn {
     place: LinePermit,
-    /// We have all that there is.
+    /// `None`: our own questions have no share.
     own: Option<Own>,
-    /// Until when somebody would have waited for it.
+    /// Until when the caller would have waited for it.
     until: Instant,
 }
 
-/// A turn among one's own.
+/// A turn in a client's share.
 struct Own {
     user: User,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Turn {
-    /// Until when whoever waited for the turn would have waited: the time that the question has left.
+    /// Until when the caller would have waited for the turn: the time that is left for the question.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// Ends when the question, which has taken longer than `slow` by then, is to give way to another one.
+    /// Completes when the question, which has taken longer than `slow`, has to give way to another one.
     pub(super) async fn gives_way(&self, slow: Duration) {
         sleep(slow).await;
         let own = async {
@@ -81,7 +81,7 @@ impl Turn {
 }
 
 impl Own {
-    /// To another one of the same client.
+    /// To another question of the same client.
     async fn gives_way(&self) {
         let share = &self.user.share;
         tokio::select! {
@@ -99,7 +99,7 @@ struct User {
     asking: Asking,
 }
 
-/// Somebody who waits for a turn.
+/// A question that waits for a turn.
 struct Waits<'a>(&'a Share);
 
 impl<'a> Waits<'a> {
@@ -121,13 +121,13 @@ impl Drop for Waits<'_> {
 }
 
 impl Shares {
-    /// At most so many questions at once; whoever has waited for `patience` is told to come again.
+    /// Allows `most` questions at once; one that has waited for `patience` fails.
     #[must_use]
     pub fn new(most: Most, patience: Duration) -> Arc<Self> {
         Arc::new(Self { most, line: Line::new(most), patience, asking: Mutex::default() })
     }
 
-    /// Waits for a turn. We have no share ourselves.
+    /// Waits for a turn. Our own questions have one at once.
     ///
     /// # Errors
     /// None came in time.
@@ -146,7 +146,7 @@ impl Shares {
         }
     }
 
-    /// The same for a question that has one, or is ours.
+    /// The same unless there is a turn already, or the question is ours.
     pub(super) async fn turn_or(self: &Arc<Self>, turn: Option<Turn>) -> Result<Turn, String> {
         match turn {
             Some(turn) => Ok(turn),

@@ -1,8 +1,9 @@
-//! The guard question: whether a mail server says no to an address that nobody has. Without that its yes is nothing.
+//! The guard question: whether a mail server refuses an address that does not exist. Otherwise its acceptance proves
+//! nothing.
 //!
-//! Exchange and others keep such a no back for 5 s and more (a tarpit), so the guard question has its own time, its own
-//! places, and goes on when whoever wanted to know is gone. What it came to is renewed before its time is over: by who
-//! asks then, and with a server that is slow to say no even if nobody does, because the next one would have to wait.
+//! Exchange and others delay such a refusal by 5 s and more (a tarpit), so the guard question has its own time limit
+//! and its own slots, and continues when the caller is gone. Its result is renewed before it expires: by a caller at
+//! that time, and for a slow server even without one, because the next caller would have to wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +16,17 @@ use crate::lookup::Freshness;
 use crate::lookup::{Answer, Fresh, Lookup};
 use crate::smtp::domain::Domain;
 
-/// A renewal that failed is tried again after a tenth of the time that an answer holds, but no sooner.
+/// A failed renewal is tried again after a tenth of an answer's lifetime, but not sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the question is called among those under way: no address is called like a domain.
+/// The key of the question among those in progress; it is different from the key of any address.
 fn guard_key(domain: &Domain) -> Arc<str> {
     domain.as_str().into()
 }
 
 impl Asker {
-    /// How the server treats addresses of this domain that nobody has: asked once for all who want to know it. What was
-    /// known last holds while there is no answer, so that a tarpit keeps nobody waiting who exists.
+    /// How the server treats non-existent addresses of this domain. All callers share one question. While there is no
+    /// new answer the last one is used, so that a tarpit does not delay mail for existing users.
     pub(super) async fn manner(self: &Arc<Self>, domain: &Domain) -> Result<Manner, Arc<str>> {
         let noted = self.strangers().manner(domain, Instant::now().into_std());
         if let Some(manner) = noted {
@@ -35,7 +36,7 @@ impl Asker {
         let last = self.strangers().last(domain, Instant::now().into_std());
         let lookup = match last {
             None => self.guard_question(domain).await.lookup,
-            // A server that answers at once is not believed for what it was.
+            // If the server answers quickly, its new answer is used instead of the last one.
             Some(last) => match timeout(SLOW, self.guard_question(domain)).await.map(|answer| answer.lookup) {
                 Err(_) | Ok(Lookup::Unavailable(_)) => return Ok(last),
                 Ok(lookup) => lookup,
@@ -52,28 +53,28 @@ impl Asker {
         }
     }
 
-    /// Whether nothing is known of the domain yet, and soon will be: the first guard question is under way.
+    /// Whether the first guard question of the domain is in progress.
     pub(super) fn waits_for_first_guard(&self, domain: &Domain) -> bool {
         let known = self.strangers().last(domain, Instant::now().into_std()).is_some();
         !known && self.in_flight.is_under_way(&guard_key(domain))
     }
 
-    /// Asks again, beside, if what is noted of the domain ends soon.
+    /// Renews the result in the background if it expires soon.
     pub(super) fn keep_manner(self: &Arc<Self>, domain: &Domain) {
         if self.strangers().wants_renewal(domain, Instant::now().into_std()) {
             let (asker, asked) = (Arc::clone(self), domain.clone());
-            // Nobody waits for it.
+            // Runs in the background.
             drop(self.in_flight.join_or_start(&guard_key(domain), Freshness::Live, || asker.stranger(asked)));
         }
     }
 
-    /// Asks, or joins the question that is under way.
+    /// Asks, or joins the question in progress.
     async fn guard_question(self: &Arc<Self>, domain: &Domain) -> Answer {
         let (asker, asked) = (Arc::clone(self), domain.clone());
         self.in_flight.ask(&guard_key(domain), Freshness::Live, || asker.stranger(asked)).await
     }
 
-    /// Asks about an address that nobody has, and notes how that was taken.
+    /// Asks about a non-existent address and records the result.
     async fn stranger(self: Arc<Self>, domain: Domain) -> Answer {
         let asked = Instant::now();
         let answer = match strangers::address(&domain) {
@@ -100,7 +101,7 @@ impl Asker {
         answer
     }
 
-    /// Asks again before the answer's time is over, while the domain gets mail.
+    /// Renews the result before it expires, while the domain gets mail.
     fn renew(self: &Arc<Self>, domain: Domain) {
         let holds = self.config.cache.found;
         if holds.is_zero() {
@@ -109,7 +110,7 @@ impl Asker {
         let asker = Arc::downgrade(self);
         tokio::spawn(async move {
             sleep(holds / 5 * 4).await;
-            // Whoever asked meanwhile goes on from there.
+            // Stops if another caller has renewed it meanwhile.
             while let Some(asker) = asker.upgrade()
                 && asker.strangers().is_to_be_renewed(&domain, Instant::now().into_std())
                 && asker.guard_question(&domain).await.lookup != Lookup::NotFound
@@ -131,7 +132,7 @@ impl Asker {
                 tracing::info!(directory = %self.name, %domain, "the mail server refuses unknown recipients again");
             }
             (None | Some(Manner::Refused), Manner::Accepted) => {
-                // What it said before rested on nothing, perhaps.
+                // Earlier answers may have been wrong as well.
                 self.cache.forget();
                 tracing::error!(
                     alert = true,

@@ -1,4 +1,4 @@
-//! How the mail server is: the breaker, `directory_up`, and the one log line when that changes.
+//! The mail server's health: the breaker, `directory_up`, and one log line when it changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::prober::Heard;
 use crate::directory::breaker::{Breaker, TEST_EVERY, TIMEOUTS};
 use crate::metrics::Metrics;
 
-/// A new cause while the server cannot be asked anyway is worth a line this often.
+/// While the server cannot be asked, a new cause is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct DirectoryHealth {
@@ -24,7 +24,7 @@ struct HealthState {
     said: LoggedHealth,
 }
 
-/// What was last logged.
+/// The state that was last logged.
 enum LoggedHealth {
     Nothing,
     Well,
@@ -32,7 +32,7 @@ enum LoggedHealth {
 }
 
 impl DirectoryHealth {
-    /// Nothing is known yet, and nobody is asked before mail comes: it counts as up.
+    /// The initial state counts as up, since no question is asked before mail comes.
     pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(1);
@@ -43,17 +43,17 @@ impl DirectoryHealth {
         }
     }
 
-    /// Whether a question may be asked. While the breaker is open one after each pause may: it is the test.
+    /// Whether a question may be asked. While the breaker is open only a test after each pause may.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it may not.
     pub(super) fn admits(&self) -> Result<(), String> {
         let now = Instant::now().into_std();
         let mut state = self.state();
         match state.breaker.until_test(now) {
             None => Ok(()),
             Some(Duration::ZERO) => {
-                // Until it is answered nobody else tests.
+                // Until the test is answered, no other is made.
                 state.breaker.timed_out(now);
                 Ok(())
             }
@@ -61,7 +61,7 @@ impl DirectoryHealth {
         }
     }
 
-    /// What a question came to.
+    /// Records the result of a question.
     pub(super) fn heard(&self, heard: &Heard) {
         let mut state = self.state();
         match heard {
@@ -78,7 +78,7 @@ impl DirectoryHealth {
                 state.breaker.timed_out(Instant::now().into_std());
                 self.say(&mut state, cause);
             }
-            // Nobody waits for it, and others may be answered at once: worth a line, but no reason not to ask.
+            // A single question failed; others may be answered, so this is logged and questions go on.
             Heard::Withheld(cause) | Heard::Failed(cause) => self.say(&mut state, cause),
         }
     }

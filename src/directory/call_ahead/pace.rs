@@ -1,24 +1,20 @@
-//! How often a mail server is asked: one question after another, each a little after the one before. Pure; time is an
-//! argument.
+//! Limits the rate at which a mail server is asked. Pure; time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Whose turn it is, and when.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Between two questions.
+    /// The time between two questions.
     gap: Duration,
-    /// When the next question may be asked.
     next: Option<Instant>,
 }
 
 impl Pace {
-    /// At most so many questions a second.
     pub(super) fn new(per_second: u32) -> Self {
         Self { gap: Duration::from_secs(1) / per_second.max(1), next: None }
     }
 
-    /// When a question that comes now may be asked; `None`: not before `until`, and then it takes nobody's turn.
+    /// When a question that comes now may be asked; `None`: not before `until`, and then no slot is taken.
     pub(super) fn reserve(&mut self, now: Instant, until: Instant) -> Option<Instant> {
         let turn = self.next.map_or(now, |next| next.max(now));
         if turn >= until {
@@ -45,7 +41,7 @@ mod tests {
             (20, 500, None),
             (20, 750, None),
             (20, 751, Some(750)),
-            // After a pause nothing is saved up.
+            // An idle time is not credited.
             (5000, 9000, Some(5000)),
             (5000, 9000, Some(5250)),
             (5251, 9000, Some(5500)),

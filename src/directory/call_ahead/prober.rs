@@ -1,51 +1,51 @@
-//! Who speaks with a mail server for `call_ahead`, and what can be heard there.
+//! The interface by which `call_ahead` asks a mail server, and the possible results.
 //!
-//! `delivery` implements it, because it knows how next hops are reached; `directory` does not know `delivery`.
+//! `delivery` implements it, because it can connect to next hops; `directory` does not depend on `delivery`.
 
 use tokio::time::Instant;
 
 use crate::config::AskedServer;
 use crate::smtp::address::Address;
 
-/// What a mail server said when it was asked about an address.
+/// The result of asking a mail server about an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    /// It would take mail for it, in these words.
+    /// RCPT was accepted, with this text.
     Accepted(String),
-    /// It does not know the recipient.
+    /// RCPT was refused: the recipient is unknown.
     Unknown,
-    /// It answers, but says neither: what it said instead.
+    /// It gave another reply, with this text.
     Unclear(String),
-    /// It took MAIL in time, and kept back what it has to say to RCPT.
+    /// It accepted MAIL in time, but has not answered RCPT.
     Withheld(String),
-    /// It did not take MAIL in time.
+    /// It did not accept MAIL in time.
     Silent(String),
-    /// It could not be asked, and why.
+    /// It could not be asked, for this reason.
     Failed(String),
 }
 
-/// How long a mail server has.
+/// Time limits for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Until {
-    /// By then a smart host must have taken MAIL.
+    /// When a smart host must have accepted MAIL.
     pub asked: Instant,
-    /// By then it must have answered RCPT, which may take it long where the recipient is unknown (a tarpit).
+    /// When it must have answered RCPT, which it may delay for an unknown recipient (a tarpit).
     pub answered: Instant,
 }
 
 impl Until {
-    /// The same time for both.
+    /// The same limit for both.
     #[must_use]
     pub fn all(at: Instant) -> Self {
         Self { asked: at, answered: at }
     }
 }
 
-/// A future that a [`Prober`] returns.
 pub type Probing<'a> = std::pin::Pin<Box<dyn Future<Output = Heard> + Send + 'a>>;
 
 /// Asks mail servers about addresses.
 pub trait Prober: Send + Sync {
-    /// Asks about one address. When a smart host's share of the time to ask is over, the next one is asked beside it.
+    /// Asks about one address. If a smart host has not answered in its share of the time, the next one is asked
+    /// concurrently.
     fn probe<'a>(&'a self, server: &'a AskedServer, address: &'a Address, until: Until) -> Probing<'a>;
 }

@@ -1,6 +1,7 @@
-//! How a mail server treats addresses that nobody has, by domain: only one that refuses them is believed about others.
+//! Remembers by domain how a mail server treats addresses that do not exist: it is believed about others only if it
+//! refuses those.
 //!
-//! Time is an argument. `call_ahead` asks about [`address`] and notes here what became of it.
+//! Time is an argument. `call_ahead` asks about [`address`] and records the result here.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,30 +10,30 @@ use crate::config::CacheConfig;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
-/// Domains that are remembered; beyond it all are forgotten and asked about anew.
+/// The most domains that are remembered; beyond that all are dropped and asked about again.
 const REMEMBERED: usize = 1000;
 
-/// A domain about which nobody asked for so long is no longer worth asking about ahead of time.
+/// A domain is renewed ahead of time only if it was needed within this time.
 const WANTED: Duration = Duration::from_secs(24 * 3600);
 
-/// So long what was known last holds while there is no newer answer.
+/// How long the last result is used while there is no newer one.
 const LAST: Duration = Duration::from_secs(24 * 3600);
 
-/// What becomes of an address that nobody has.
+/// How the server treats addresses that do not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// It is refused, as it should be.
+    /// It refuses them, as it should.
     Refused,
-    /// It is accepted like any other.
+    /// It accepts them like any other.
     Accepted,
 }
 
-/// What was noted.
+/// The results by domain.
 #[derive(Debug)]
 pub(super) struct Strangers {
-    /// For so long a server that refuses them is trusted.
+    /// How long a server that refuses them is trusted.
     trusted: Duration,
-    /// After so long one that accepts them is given another chance.
+    /// After this time a server that accepts them is asked again.
     distrusted: Duration,
     noted: HashMap<Domain, Noted>,
 }
@@ -41,19 +42,19 @@ pub(super) struct Strangers {
 struct Noted {
     manner: Manner,
     at: Instant,
-    /// When somebody wanted to know it last.
+    /// When it was last needed.
     wanted: Instant,
-    /// When somebody was told that it wants renewal.
+    /// When a renewal was last requested.
     renewed: Option<Instant>,
 }
 
 impl Strangers {
-    /// Nothing is known. One that refuses is believed as long as one that is found, and the other way round.
+    /// "Refused" is believed as long as an address that was found, "accepted" as long as one that was not.
     pub(super) fn new(cache: CacheConfig) -> Self {
         Self { trusted: cache.found, distrusted: cache.not_found, noted: HashMap::new() }
     }
 
-    /// What was noted of a domain, while it holds, for somebody who wants to know it now.
+    /// The result for a domain, while it is valid; marks the domain as needed.
     pub(super) fn manner(&mut self, domain: &Domain, now: Instant) -> Option<Manner> {
         let noted = self.noted.get_mut(domain)?;
         noted.wanted = now;
@@ -64,14 +65,14 @@ impl Strangers {
         (now.saturating_duration_since(noted.at) < holds).then_some(noted.manner)
     }
 
-    /// What was noted of a domain last, if that was within a day: for who waits for a newer answer.
+    /// The last result for a domain within a day, for callers that would have to wait for a newer one.
     pub(super) fn last(&self, domain: &Domain, now: Instant) -> Option<Manner> {
         let noted = self.noted.get(domain).filter(|noted| now.saturating_duration_since(noted.at) < LAST)?;
         Some(noted.manner)
     }
 
-    /// Whether it is time to ask again: the trust in a domain is in the last fifth of its time, or past it. Says so once
-    /// in a while only, because the question may fail.
+    /// Whether it should be renewed: the result is in the last fifth of its lifetime, or past it. Returns true once in
+    /// a while only, because the question may fail.
     pub(super) fn wants_renewal(&mut self, domain: &Domain, now: Instant) -> bool {
         let pause = self.trusted / 50;
         let wants = self.noted.get(domain).is_some_and(|noted| {
@@ -84,7 +85,7 @@ impl Strangers {
         wants
     }
 
-    /// The same for who asks by himself: while somebody wanted to know of the domain within a day.
+    /// The same for a renewal without a caller: only if the domain was needed within a day.
     pub(super) fn is_to_be_renewed(&self, domain: &Domain, now: Instant) -> bool {
         let wanted = |noted: &Noted| now.saturating_duration_since(noted.wanted) < WANTED;
         self.noted.get(domain).is_some_and(|noted| self.ages(noted, now) && wanted(noted))
@@ -94,7 +95,7 @@ impl Strangers {
         noted.manner == Manner::Refused && now.saturating_duration_since(noted.at) >= self.trusted / 5 * 4
     }
 
-    /// Notes what became of one; returns what had been noted before.
+    /// Records a result; returns the previous one.
     pub(super) fn note(&mut self, domain: &Domain, manner: Manner, now: Instant) -> Option<Manner> {
         if self.noted.len() >= REMEMBERED && !self.noted.contains_key(domain) {
             self.noted.clear();
@@ -105,19 +106,20 @@ impl Strangers {
         before.map(|before| before.manner)
     }
 
-    /// Whether any domain's were accepted when it was asked about last.
+    /// Whether the last result of any domain is "accepted".
     pub(super) fn any_accepted(&self) -> bool {
         self.noted.values().any(|noted| noted.manner == Manner::Accepted)
     }
 }
 
-/// What such addresses begin with.
+/// The prefix of such addresses.
 const NOBODY: &str = "fingerpost-nobody-";
 
-/// An address that nobody has, nor can guess; an administrator who meets it in a log knows whose it is.
+/// An address that does not exist and cannot be guessed; an administrator who finds it in a log can tell where it comes
+/// from.
 ///
 /// # Errors
-/// The system gives no randomness.
+/// The system has no random numbers.
 pub(super) fn address(domain: &Domain) -> Result<Address, String> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no randomness".to_owned())?;
@@ -125,7 +127,7 @@ pub(super) fn address(domain: &Domain) -> Result<Address, String> {
     Address::parse(&format!("{NOBODY}{number:024x}@{domain}")).map_err(|error| error.to_string())
 }
 
-/// Whether an address is like one of these: a server that is asked about one may ask us about it.
+/// Whether an address is one of these: a server that is asked about one may ask us about it.
 pub(super) fn is_like(address: &Address) -> bool {
     address.key().starts_with(NOBODY)
 }
@@ -185,7 +187,7 @@ mod tests {
             assert_eq!(said, (ageing, renewed), "{noted:?} after {age} s, wanted at {wanted} s");
             let again = [11, 13].map(|later| strangers.wants_renewal(&domain, now + second(later)));
             assert_eq!(again, [false, ageing], "said again after a fiftieth");
-            // An answer is nobody's wish.
+            // Recording a result does not mark the domain as needed.
             strangers.note(&domain, noted, now);
             assert_eq!(strangers.noted[&domain].wanted, t + second(wanted));
         }

@@ -1,8 +1,8 @@
-//! Whose an address is: a million of them in a few large blocks of memory, which go back to the system when the file is read
-//! anew. Pure.
+//! A compact index of addresses: a million of them in a few large blocks of memory, which are returned to the system
+//! when the file is read again. Pure.
 //!
-//! `contents` fills one through a [`Builder`] and asks it. An address takes 14 octets and its own, an entry 12; what many
-//! entries have in common is kept once.
+//! `contents` fills one through a [`Builder`]. An address takes 14 octets and its length, an entry 12; properties that
+//! many entries share are stored once.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use crate::fast_map::FastMap;
 use crate::lookup::Kind;
 
-/// What many entries have in common.
+/// Properties that many entries share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Meaning {
     pub(super) kind: Kind,
@@ -24,11 +24,11 @@ pub(super) struct Meaning {
 struct Entry {
     line: u32,
     meaning: u32,
-    /// Where its target begins, and one more; 0: it has none.
+    /// Offset of its target plus one; 0: it has none.
     target: u32,
 }
 
-/// An entry as it is asked for.
+/// An entry as it is returned.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'a> {
     pub(super) line: u32,
@@ -36,7 +36,7 @@ pub(super) struct Found<'a> {
     pub(super) target: Option<&'a str>,
 }
 
-/// Whose an address is.
+/// The entries that have an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owners<'a> {
     Nobody,
@@ -50,23 +50,23 @@ pub(super) enum Owners<'a> {
 pub(super) struct Addresses {
     entries: Vec<Entry>,
     meanings: Vec<Meaning>,
-    /// For each address of each entry: the entry's number in four octets, and the key as a text.
+    /// For each address of each entry: the entry's number in four octets, and the key as text.
     claims: Vec<u8>,
-    /// Texts: the length in two octets, and the octets.
+    /// Texts: length in two octets, then the octets.
     targets: Vec<u8>,
-    /// For each address, by its hash, where its first claim begins, and one more; 0: nothing. Half of them are empty.
+    /// A hash table of addresses: the offset of the first claim plus one; 0: empty. Half of the slots are empty.
     slots: Vec<u32>,
     hashes: RandomState,
-    /// Entries of an address that several claim, by the place of its first claim.
+    /// Entries of an address that several entries have, by the offset of its first claim.
     ambiguous: FastMap<u32, Vec<u32>>,
 }
 
-/// More than four octets count.
+/// More entries or octets than 32-bit offsets allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
 impl Addresses {
-    /// The entries that have the address with that key.
+    /// The entries that have the address with this key.
     pub(super) fn owners(&self, key: &str) -> Owners<'_> {
         match self.place(key) {
             None => Owners::Nobody,
@@ -84,29 +84,29 @@ impl Addresses {
         Some(Found { line: entry.line, meaning, target })
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many of them are of that kind.
+    /// The number of entries of this kind.
     pub(super) fn count(&self, kind: Kind) -> usize {
         let is_of_it: Vec<bool> = self.meanings.iter().map(|meaning| meaning.kind == kind).collect();
         self.entries.iter().filter(|entry| is_of_it[entry.meaning as usize]).count()
     }
 
-    /// The keys of all addresses, each once.
+    /// The keys of all addresses, without duplicates.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().filter_map(|slot| Some(self.key(slot.checked_sub(1)?)))
     }
 
-    /// How many addresses several entries have.
+    /// The number of addresses that several entries have.
     #[cfg(test)]
     pub(super) fn count_ambiguous(&self) -> usize {
         self.ambiguous.len()
     }
 
-    /// How many octets they take.
+    /// The memory that it takes, octets.
     #[cfg(test)]
     pub(super) fn octets(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
@@ -124,14 +124,14 @@ impl Addresses {
         u32::from_le_bytes(octets.copied().unwrap_or_default())
     }
 
-    /// Where the first claim to that key begins.
+    /// The offset of the first claim to this key.
     fn place(&self, key: &str) -> Option<u32> {
         self.slots.get(self.slot(key)?)?.checked_sub(1)
     }
 
-    /// The slot that leads to that key, or the empty one where it would stand; `None`: there are no slots.
+    /// The slot with this key, or the empty one where it would be; `None`: there are no slots.
     fn slot(&self, key: &str) -> Option<usize> {
-        // The high half of the product: evenly over any number of slots.
+        // The high half of the product distributes evenly over any number of slots.
         let first = (u128::from(self.hashes.hash_one(key)) * self.slots.len() as u128) >> 64;
         let mut slot = usize::try_from(first).ok()?;
         while let Some(place) = self.slots.get(slot)?.checked_sub(1) {
@@ -144,7 +144,7 @@ impl Addresses {
     }
 }
 
-/// Addresses that are being read.
+/// Collects addresses while the file is read.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     addresses: Addresses,
@@ -153,16 +153,16 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// With room for so many octets of addresses.
+    /// Reserves memory for this many octets of addresses.
     pub(super) fn with_room(octets: usize) -> Self {
         let addresses = Addresses { claims: Vec::with_capacity(octets), ..Addresses::default() };
         Self { addresses, ..Self::default() }
     }
 
-    /// Puts an entry in.
+    /// Adds an entry.
     ///
     /// # Errors
-    /// There are too many.
+    /// There are too many entries or octets.
     pub(super) fn add(
         &mut self,
         line: u32,
@@ -199,7 +199,7 @@ impl Builder {
         Ok(())
     }
 
-    /// All of them, found by address.
+    /// Builds the index.
     pub(super) fn finish(self) -> Addresses {
         let mut addresses = self.addresses;
         addresses.entries.shrink_to_fit();
@@ -216,7 +216,7 @@ impl Builder {
 }
 
 impl Addresses {
-    /// Leads from its key to a claim, or puts it with those that were there before.
+    /// Enters a claim under its key, or adds it to those that are there.
     fn enter(&mut self, claim: u32) {
         let Some(slot) = self.slot(self.key(claim)) else { return };
         let Some(first) = self.slots[slot].checked_sub(1) else {
@@ -224,7 +224,7 @@ impl Addresses {
             return;
         };
         let (owner, number) = (self.claimant(first), self.claimant(claim));
-        // The same address twice in one entry is one claim.
+        // The same address twice in one entry counts once.
         if owner == number {
             return;
         }
@@ -246,7 +246,7 @@ fn put(texts: &mut Vec<u8>, text: &str) -> Result<(), TooLarge> {
     Ok(())
 }
 
-/// What was put there.
+/// The text at this offset.
 fn text(texts: &[u8], at: usize) -> &str {
     let (length, rest) = texts.get(at..).and_then(<[u8]>::split_first_chunk).unwrap_or((&[0, 0], &[]));
     let octets = rest.get(..usize::from(u16::from_le_bytes(*length))).unwrap_or_default();

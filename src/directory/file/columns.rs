@@ -1,7 +1,7 @@
-//! What the columns of a CSV file mean: our own, or those of an export that other systems write.
+//! The columns of a CSV file: our own, or those of another system's export.
 //!
-//! An export is known by the columns that only it has. Its other columns mean nothing here, while in a file with our own
-//! columns an unknown name is a slip of the pen. docs/directories/file.md has the commands that write these exports.
+//! An export is recognised by columns that only it has. Its other columns are ignored, while in a file with our own
+//! columns an unknown name is an error. docs/directories/file.md has the commands that write these exports.
 
 use csv::StringRecord;
 
@@ -9,12 +9,12 @@ use super::contents::{FIELDS, Problem, RawEntry};
 use crate::directory::profile::{kind_of_recipient_type, other_kind};
 use crate::lookup::Kind;
 
-/// What a column holds.
+/// The content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     /// Ours: an address.
     Address,
-    /// Ours: the field of that position in [`FIELDS`].
+    /// Ours: the field with this index in [`FIELDS`].
     Field(usize),
     /// Exchange's `PrimarySmtpAddress`.
     Primary,
@@ -24,17 +24,17 @@ enum Column {
     Type,
     /// Exchange's `ExternalEmailAddress` or `RemoteRoutingAddress`: a proxy address.
     External,
-    /// Kerio's `Name` and `MailAddress`: what stands before the `@`, several joined by commas.
+    /// Kerio's `Name` and `MailAddress`: local parts, several joined by commas.
     Locals,
-    /// MDaemon's `MailBox`: what stands before the `@`.
+    /// MDaemon's `MailBox`: a local part.
     Mailbox,
     /// MDaemon's `Domain`.
     Domain,
-    /// Of an export, and nothing to us.
+    /// A column of an export that is ignored.
     Other,
 }
 
-/// Whose columns they are.
+/// Which system's columns they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Ours,
@@ -43,7 +43,6 @@ enum Form {
     MDaemon,
 }
 
-/// The columns of one file.
 #[derive(Debug)]
 pub(super) struct Columns(Vec<Column>);
 
@@ -65,12 +64,11 @@ impl Columns {
         }
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// One row. `None`: it stands for nobody who receives mail.
+    /// Reads one row. `None`: it is not a recipient.
     pub(super) fn entry(&self, record: &StringRecord, line: usize) -> Result<Option<RawEntry>, Problem> {
         if self.0.iter().any(|column| matches!(column, Column::Primary | Column::Proxies)) {
             return self.of_exchange(record, line);
@@ -131,7 +129,7 @@ impl Columns {
                            ExternalEmailAddress too";
             return Err(Problem { line, message: message.to_owned() });
         }
-        // Without a target it is nobody's way.
+        // Without a target it cannot be routed.
         let kind = if elsewhere && target.is_none() { Kind::NoMailbox } else { kind };
         if entry.addresses.is_empty() && kind == Kind::NoMailbox {
             return Ok(None);
@@ -199,8 +197,8 @@ fn ours(header: &StringRecord) -> Result<Vec<Column>, Vec<Problem>> {
     if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
-/// The SMTP addresses among proxy addresses, joined by semicolons, commas or white space. Addresses of other kinds have
-/// all of these in them, so that what stands there without a prefix counts only where nothing has one.
+/// The SMTP addresses among proxy addresses, joined by semicolons, commas or white space. Addresses of other kinds may
+/// contain these separators, so text without a prefix counts only if none has a prefix.
 fn proxies(text: &str) -> impl Iterator<Item = &str> {
     let prefixed = text.contains(':');
     let pieces = text.split(|c: char| matches!(c, ';' | ',') || c.is_whitespace());
@@ -209,7 +207,7 @@ fn proxies(text: &str) -> impl Iterator<Item = &str> {
         .filter_map(move |piece| smtp(piece).filter(|smtp| *smtp != piece || !prefixed))
 }
 
-/// The one SMTP address that this is, with `SMTP:` or without any prefix.
+/// The SMTP address of a proxy address with `SMTP:` or without a prefix.
 fn smtp(proxy: &str) -> Option<&str> {
     match proxy.split_once(':') {
         Some((prefix, address)) if prefix.eq_ignore_ascii_case("smtp") => Some(address),

@@ -1,6 +1,6 @@
-//! What a directory file says: its entries, checked, and found by address.
+//! The entries of a directory file, checked and indexed by address.
 //!
-//! Kept small by `addresses`, for a million recipients; a [`Recipient`] is made for an answer only.
+//! `addresses` keeps a million recipients compact; a [`Recipient`] is made only for an answer.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,26 +15,26 @@ use crate::lookup::{Kind, Lookup, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
-/// The fields of an entry besides its addresses, in either form of the file.
+/// The fields of an entry besides its addresses, in every format.
 pub(super) const FIELDS: [&str; 4] = ["kind", "target", "mail_server", "send_connector"];
 
-/// An entry as written: texts, each with its line.
+/// An entry as written: texts with their lines.
 #[derive(Debug, Default)]
 pub(super) struct RawEntry {
     pub(super) line: usize,
     pub(super) addresses: Vec<(usize, String)>,
-    /// By the position of the field's name in [`FIELDS`].
+    /// By index in [`FIELDS`].
     pub(super) fields: [Option<(usize, String)>; 4],
 }
 
-/// Something wrong with one line.
+/// A fault in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// The checked contents of one file.
+/// The checked content of one file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     path: PathBuf,
@@ -42,8 +42,8 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Reads and checks a file; `.toml`, `.csv` and `.txt` say its form. What is written without a domain gets the
-    /// default one.
+    /// Reads and checks a file; the extension (`.toml`, `.csv`, `.txt`) tells its format. Addresses without a domain
+    /// get the default one.
     pub(super) fn read(path: &Path, default_domain: Option<&Domain>) -> Result<Self, Vec<String>> {
         let whole = |message: &str| vec![format!("{}: {message}", path.display())];
         let octets = std::fs::read(path)
@@ -53,7 +53,7 @@ impl Contents {
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
         let mut reading = Reading::new(text.len(), default_domain);
-        // Each entry is taken as it is read: a million of them as written would take many times the room.
+        // Each entry is indexed as it is read: a million parsed entries would take many times the memory.
         let mut take = |entry| reading.take(&entry);
         let wrong = match extension.as_deref().and_then(|extension| extension.to_str()) {
             Some("toml") => read_toml::read(text, &mut take),
@@ -76,7 +76,6 @@ impl Contents {
         Err(problems.into_iter().map(|p| format!("{}:{}: {}", path.display(), p.line, p.message)).collect())
     }
 
-    /// What the file says of the address.
     pub(super) fn lookup(&self, address: &Address) -> Lookup {
         let number = match self.owning(address.key())[..] {
             [] => return Lookup::NotFound,
@@ -96,7 +95,7 @@ impl Contents {
         }
     }
 
-    /// Who owns an address, of those that have it.
+    /// The entries that own an address, of those that have it.
     fn owning(&self, key: &str) -> Vec<u32> {
         let kind = |number: u32| self.addresses.entry(number).map(|entry| entry.meaning.kind);
         match self.addresses.owners(key) {
@@ -112,12 +111,12 @@ impl Contents {
         Some(format!("{}:{}", self.path.display(), self.addresses.entry(number)?.line))
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.addresses.len()
     }
 
-    /// How many entries of that kind there are.
+    /// The number of entries of this kind.
     pub(super) fn count(&self, kind: Kind) -> usize {
         self.addresses.count(kind)
     }
@@ -138,11 +137,11 @@ impl Listed for Contents {
     }
 }
 
-/// A file that is being read. Every entry is checked, so that all problems are told at once.
+/// A file that is being read. Every entry is checked, so that all faults are reported together.
 struct Reading<'a> {
     builder: Builder,
     default_domain: Option<&'a Domain>,
-    /// The names of servers and connectors seen so far.
+    /// Names of servers and connectors so far.
     names: HashSet<Arc<str>>,
     problems: Vec<Problem>,
     too_large: bool,
@@ -157,7 +156,7 @@ impl<'a> Reading<'a> {
     fn take(&mut self, written: &RawEntry) {
         let keys = keys(written, self.default_domain, &mut self.problems);
         match checked(written, &mut self.names) {
-            // With a fault nothing of the file is used.
+            // If there is a fault, nothing of the file is used.
             Ok(_) if !self.problems.is_empty() => {}
             Ok((meaning, target)) => {
                 let line = u32::try_from(written.line).unwrap_or(u32::MAX);
@@ -169,7 +168,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Windows writes UTF-16 where it is not told otherwise.
+/// Windows tools write UTF-16 by default.
 fn not_utf8(octets: &[u8]) -> &'static str {
     match octets {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; write it in UTF-8, in PowerShell by -Encoding UTF8",
@@ -200,14 +199,14 @@ fn keys(entry: &RawEntry, default_domain: Option<&Domain>, problems: &mut Vec<Pr
     keys
 }
 
-/// Checks all but the addresses: what the entry means, and its target. `names` are those of servers and connectors seen
-/// so far.
+/// Checks everything but the addresses; returns the entry's properties and target. `names` are the names of servers and
+/// connectors so far.
 fn checked(written: &RawEntry, names: &mut HashSet<Arc<str>>) -> Result<(Meaning, Option<Address>), Vec<Problem>> {
     let mut problems = Vec::new();
     let [kind, target, mail_server, send_connector] = &written.fields;
     let kind = kind.as_ref().map_or(Ok(Kind::Mailbox), |(line, text)| parse_kind(text, *line));
     let target = target.as_ref().map(|(line, text)| match Address::parse(text) {
-        // Its own system has the connector for it.
+        // The organisation's own system has a connector for it.
         _ if other_kind(text).is_some() => Ok((*line, None)),
         Ok(target) => Ok((*line, Some(target))),
         Err(error) => Err(Problem {
@@ -257,7 +256,7 @@ fn shared(names: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
     name
 }
 
-/// Where the lines of a text begin.
+/// The offsets of a text's lines.
 pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
@@ -265,7 +264,7 @@ impl Lines {
         Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
     }
 
-    /// The line, from 1, that holds the octet at `at`.
+    /// The line, from 1, with the octet at `at`.
     pub(super) fn line(&self, at: usize) -> usize {
         self.0.partition_point(|start| *start <= at)
     }

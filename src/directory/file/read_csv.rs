@@ -1,5 +1,5 @@
-//! The CSV form of a directory file (RFC 4180): a header row, then an entry a row. Columns in any order; `columns` says
-//! what they mean. Lines that begin with `#` are comments, such as PowerShell's `#TYPE`.
+//! The CSV form of a directory file (RFC 4180): a header row, then one entry in each row. Columns may be in any order;
+//! `columns` interprets them. Lines that begin with `#` are comments, such as PowerShell's `#TYPE`.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 use super::columns::Columns;
 use super::contents::{Problem, RawEntry};
 
-/// Shows the rows as written; returns what is wrong with the form.
+/// Calls `see` with each row; returns the faults of form.
 pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     let text = &*without_spaces(text);
     let mut builder = ReaderBuilder::new();
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     let mut problems = Vec::new();
     for record in reader.records() {
         match record {
-            // One that is swallowed by a quote would be somebody who gets no mail.
+            // A row that is swallowed by an open quote would be a recipient without mail.
             Ok(record) if record.iter().any(|cell| cell.contains('\n')) => problems.push(Problem {
                 line: lines.of(&record),
                 message:
@@ -47,14 +47,14 @@ pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     problems
 }
 
-/// Counts the lines of rows, which come in their order.
+/// Counts the lines of rows, in order.
 struct Lines<'a> {
     text: &'a str,
     at: usize,
     line: usize,
 }
 
-/// MDaemon writes `"MailBox", "Domain"`; a quote behind a space would be none.
+/// MDaemon writes `"MailBox", "Domain"`; a quote after a space would not be recognised.
 fn without_spaces(text: &str) -> Cow<'_, str> {
     if text.lines().next().is_some_and(|header| header.contains("\", \"")) {
         text.replace("\", \"", "\",\"").into()
@@ -63,16 +63,16 @@ fn without_spaces(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What separates the header's names: a comma, or a semicolon or tab where there are more of them.
+/// The separator in the header: a comma, or a semicolon or tab if there are more of them.
 fn delimiter(text: &str) -> u8 {
     let header = text.lines().find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     let count = |separator: &u8| header.bytes().filter(|octet| octet == separator).count();
-    // Of equals `max_by_key` takes the last.
+    // Of equals `max_by_key` returns the last.
     b"\t;,".iter().copied().max_by_key(count).unwrap_or(b',')
 }
 
 impl Lines<'_> {
-    /// The library's position of a row is that of what stands before it: line ends, comments.
+    /// The CSV library gives the position before line ends and comments that precede a row.
     fn of(&mut self, record: &StringRecord) -> usize {
         let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(0);
         let mut rest = self.text.as_bytes().get(start..).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! The plain form of a directory file: an address a line, each a mailbox. A line that begins with `#` is a comment.
+//! The plain format of a directory file: one address in each line, each a mailbox. A line that begins with `#` is a
+//! comment.
 
 use super::contents::RawEntry;
 
-/// Shows the lines as written.
+/// Calls `see` with each line.
 pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) {
     let addresses = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
     for (line, text) in addresses.filter(|(_, text)| !text.is_empty() && !text.starts_with('#')) {

@@ -1,11 +1,11 @@
-//! The TOML form of a directory file: `[[recipient]]` tables.
+//! The TOML format of a directory file: `[[recipient]]` tables.
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::contents::{FIELDS, Lines, Problem, RawEntry};
 
-/// Shows the tables as written; returns what is wrong with the form.
+/// Calls `see` with each table; returns the faults of form.
 pub(super) fn read(text: &str, see: &mut dyn FnMut(RawEntry)) -> Vec<Problem> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -69,7 +69,7 @@ impl Reader<'_> {
         }
         let unreadable = self.problems.len() > before && entry.addresses.is_empty();
         let named = keys.keys().any(|name| name.get_ref().starts_with("address"));
-        // An address that is there but wrong has been told of already.
+        // A malformed address has been reported already.
         if !(unreadable && named) {
             (self.see)(entry);
         }

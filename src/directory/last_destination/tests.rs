@@ -1,4 +1,4 @@
-//! What is held where a directory is asked for each recipient, what is not, and for how long it is remembered.
+//! What is held where a directory is asked for each recipient, and for how long that is remembered.
 
 use super::*;
 use crate::lookup::Recipient;
@@ -40,7 +40,7 @@ fn beyond_the_limit_whose_way_changed_waits() {
         let said = ask(&mut remembered, 0..6, &changed, 2_000);
         assert_eq!(said, [false, false, false, true, true, true], "{changed:?}");
         assert_eq!(remembered.held(), 3);
-        // Asked again it waits still, and what was taken stays; who is as before is not concerned.
+        // Asked again it still waits, and accepted changes stay; an unchanged address is not affected.
         assert_eq!(ask(&mut remembered, 2..5, &changed, 2_001), [false, true, true]);
         assert_eq!(ask(&mut remembered, 6..10, &found(None), 2_002), [false; 4]);
         assert_eq!(remembered.held(), 3);
@@ -85,7 +85,7 @@ fn once_accepted_what_shows_later_is_taken_too_and_counts_again_afterwards() {
     remembered.accept(UnixTime(2_100));
     assert_eq!(ask(&mut remembered, 3..5, &Lookup::NotFound, 2_101), [false; 2]);
     assert_eq!(ask(&mut remembered, 5..10, &found(Some("x@y.z")), 2_102), [false; 5]);
-    // Those are known as they are now.
+    // Those are known with their new state.
     let later = 2_100 + 3_600;
     assert_eq!(ask(&mut remembered, 5..10, &Lookup::NotFound, later), [false, false, false, true, true]);
 }
@@ -120,7 +120,7 @@ fn it_comes_back_as_it_was_saved_and_forgets_after_a_week() {
     assert_eq!(ask(&mut again, 1..2, &Lookup::NotFound, 1_000 + COUNTS.as_secs()), [false]);
 }
 
-/// A restart or a reload is no way around the limit, nor is what counts lost by it.
+/// A restart or a reload does not circumvent the limit, and does not forget counted changes.
 #[test]
 fn what_counts_together_counts_over_a_restart() {
     let limits = HoldChanges { share_millionths: 0, at_least: 3, within: Duration::from_hours(1) };
@@ -129,17 +129,17 @@ fn what_counts_together_counts_over_a_restart() {
     assert_eq!(ask(&mut before, 0..5, &Lookup::NotFound, 2_000), [false, false, false, true, true]);
     let mut after = restarted(&before);
     assert_eq!(ask(&mut after, 3..8, &Lookup::NotFound, 2_001), [true; 5]);
-    // To be as before is to be put right, though mail went to the other organisation meanwhile.
+    // A return to the state before is a correction, even if mail went to the other organisation meanwhile.
     let mut back = restarted(&before);
     let (now, day, at) = (UnixTime(2_001), UnixTime(2_001), QueueTime(2_001));
     let with = Circumstances { now, day, at, served_by: &|| Some("notes".into()) };
     assert!((0..6).all(|number| !back.is_held(&format!("u{number}@a.b"), &found(None), with)));
-    // So is what somebody said.
+    // So is the operator's acceptance.
     let changes = before.changes();
     before.accept(UnixTime(2_002));
     assert!(before.changes() > changes, "there is something to save");
     assert_eq!(ask(&mut restarted(&before), 3..10, &Lookup::NotFound, 2_003), [false; 7]);
-    // An hour later there is nothing left of it.
+    // An hour later nothing of it counts.
     assert_eq!(ask(&mut after, 5..10, &Lookup::NotFound, 2_001 + 3_600), [false, false, false, true, true]);
 }
 

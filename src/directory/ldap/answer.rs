@@ -1,7 +1,7 @@
-//! What a clean search result means for one address, and for the directory. Pure.
+//! Interprets a clean search result: the answer for one address, and the directory's health. Pure.
 //!
-//! A not-found is believed only if the same result holds the probe, and no reference to a part of the directory that
-//! was not searched (DESIGN section 5, "doubt is temporary").
+//! "Not found" is believed only if the same result has the probe, and no reference to a part of the directory that was
+//! not searched (DESIGN section 5, "doubt is temporary").
 
 use std::sync::Arc;
 
@@ -12,27 +12,26 @@ use crate::directory::profile::DisabledAccounts;
 use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 
-/// A result, read.
+/// An interpreted result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// The answer to the question.
     pub(super) lookup: Lookup,
-    /// Whether a not-found from this directory can be believed; else why not.
+    /// Whether "not found" from this directory can be believed, or why not.
     pub(super) health: Result<(), Arc<str>>,
-    /// The entry's type and attributes contradict each other.
+    /// A contradiction between an entry's type and its attributes.
     pub(super) at_odds: Option<String>,
-    /// The entries that were returned.
     pub(super) known: Vec<Known>,
 }
 
-/// Reads a result for the address.
+/// Interprets a result for the address.
 pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Reading {
     let judgement = config.profile.judge(&reply.entries, address, disabled_accounts(config));
     let health = complete(reply).and_then(|()| vouched_for(config, reply));
     let lookup = match (judgement.lookup, &health) {
         (lookup, Ok(())) => lookup,
         (Lookup::NotFound, Err(doubt)) => Lookup::Unavailable(Arc::clone(doubt)),
-        // As good as not found, so doubted as well: without the right to read the attributes everybody looks so.
+        // This counts as not found, so it is doubted as well: without the right to read their attributes all entries
+        // look like this.
         (Lookup::Found(entry), Err(doubt)) if entry.kind == Kind::NoMailbox => Lookup::Unavailable(Arc::clone(doubt)),
         (
             known @ (Lookup::Found(_)
@@ -46,17 +45,17 @@ pub(super) fn read(config: &LdapConfig, reply: &Reply, address: &Address) -> Rea
     Reading { lookup, health, at_odds: judgement.at_odds, known: judgement.known }
 }
 
-/// What becomes of mail for disabled accounts.
+/// How disabled accounts are treated.
 pub(super) fn disabled_accounts(config: &LdapConfig) -> DisabledAccounts {
     if config.refuse_disabled { DisabledAccounts::Refused } else { DisabledAccounts::Accepted }
 }
 
-/// Whether the result is all that there is to know below the bases.
+/// Whether everything below the bases was searched.
 pub(super) fn complete(reply: &Reply) -> Result<(), Arc<str>> {
     all_is_here(&reply.references)
 }
 
-/// Whether none of the references is to a part with recipients.
+/// Whether no reference leads to a part with recipients.
 pub(super) fn all_is_here(references: &[String]) -> Result<(), Arc<str>> {
     match references.iter().find(|reference| !holds_no_recipients(reference)) {
         None => Ok(()),
@@ -64,7 +63,7 @@ pub(super) fn all_is_here(references: &[String]) -> Result<(), Arc<str>> {
     }
 }
 
-/// Whether the probe is there, and is somebody who gets mail.
+/// Whether the probe was found and is a recipient.
 fn vouched_for(config: &LdapConfig, reply: &Reply) -> Result<(), Arc<str>> {
     let Some(probe) = &config.probe else { return Ok(()) };
     match config.profile.judge(&reply.entries, probe, DisabledAccounts::Accepted).lookup {
@@ -81,7 +80,7 @@ fn vouched_for(config: &LdapConfig, reply: &Reply) -> Result<(), Arc<str>> {
     }
 }
 
-/// Whether a reference is to a part of Active Directory without recipients: configuration, schema, DNS zones.
+/// Whether a reference leads to a part of Active Directory without recipients: configuration, schema, DNS zones.
 fn holds_no_recipients(reference: &str) -> bool {
     let path = reference.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path);
     let dn = path.unwrap_or_default().to_ascii_lowercase();

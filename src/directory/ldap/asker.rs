@@ -1,4 +1,4 @@
-//! What a question to an LDAP directory needs, and one question. `asking` searches, `answer` says what came back means.
+//! Asks an LDAP directory one question. `asking` searches, `answer` interprets the result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,36 +23,36 @@ use crate::metrics::Metrics;
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
-/// What a question needs; shared by the tasks that ask.
+/// The state that the tasks of questions share.
 pub(super) struct Asker {
     pub(super) name: Arc<str>,
     pub(super) config: LdapConfig,
     pub(super) cache: Cache,
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    /// To whoever keeps it fresh.
+    /// To the task that keeps the snapshot up to date.
     pub(super) doubted: mpsc::Sender<Request>,
     pub(super) shares: Arc<Shares>,
     pub(super) logins: Semaphore,
     pub(super) states: watch::Receiver<ConnectionState>,
     pub(super) health: Arc<DirectoryHealth>,
     pub(super) metrics: Metrics,
-    /// Answers from memory: a look-up of its series for each would cost more than the answer.
+    /// Kept because looking the series up for each cached answer would cost more than the answer.
     pub(super) cached: IntCounter,
-    /// How long one server has for one question before the next is tried.
+    /// How long one server has for a question before the next is tried.
     pub(super) patience: Duration,
-    /// How often a question is asked, on one connection each.
+    /// On how many connections a question is tried.
     pub(super) attempts: usize,
     pub(super) oddities: Oddities,
     pub(super) shown: Shown,
 }
 
 impl Asker {
-    /// What the snapshot has.
+    /// The snapshot's answer.
     pub(super) fn in_memory(&self, address: &Address) -> Option<Lookup> {
         let snapshot = self.snapshot.as_ref()?;
         let key = self.config.profile.key(address);
         let lookup = snapshot.answer(&key, UnixTime::steady())?;
-        // Whether others show what this one lacks, the directory is to be asked first.
+        // The directory first has to be asked whether other entries show the missing attribute.
         if matches!(&lookup, Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox)
             && snapshot.served().is_some_and(|served| served.current().lacks(&key))
             && !self.is_shown(By::Kind)
@@ -62,21 +62,21 @@ impl Asker {
         (is_known(&lookup) || self.condition() == Condition::Well).then_some(lookup)
     }
 
-    /// Has entries read again of which the directory says something else than the snapshot.
+    /// Has entries read again if the directory's answer differs from the snapshot.
     pub(super) fn compare(&self, address: &Address, live: &Lookup) {
         let Some(snapshot) = &self.snapshot else { return };
         let key = self.config.profile.key(address);
         if snapshot.contradicts(&key, live) {
-            // Where too many wait already, the next whole read shows it.
+            // If too many are waiting already, the next full read shows the difference.
             let _ = self.doubted.try_send(Request::Look(Doubted::new(key.into_owned(), live.clone())));
         }
     }
 
-    /// One question to the directory itself.
+    /// Asks the directory.
     pub(super) async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
         let lookup = match self.shares.turn_or(turn).await {
-            // Nobody waits for a turn and for the answer, each as long as may be.
+            // Waiting for a turn and waiting for the answer share one time limit.
             Ok(turn) => match timeout_at(turn.until() + AT_LEAST, self.lookup(&address)).await {
                 Ok(lookup) => lookup,
                 Err(_) => Lookup::Unavailable("no answer in the time that waiting for a turn had left".into()),
@@ -121,13 +121,13 @@ impl Asker {
         }
     }
 
-    /// The answer, unless it rests on the absence of attributes that no entry shows: the right to read them may be missing.
+    /// The answer, unless it rests on missing attributes that no entry shows: the right to read them may be missing.
     pub(super) async fn believed(self: &Arc<Self>, reading: Reading) -> Lookup {
         let rests_on = match &reading.lookup {
             Lookup::Found(recipient) if recipient.kind == Kind::NoMailbox => {
                 reading.at_odds.as_deref().is_some_and(odd::is_lack).then_some(By::Kind)
             }
-            // The probe would show it.
+            // With a probe, that would show it.
             Lookup::NotFound => self.config.probe.is_none().then_some(By::Address),
             _ => None,
         };
@@ -137,7 +137,7 @@ impl Asker {
         }
     }
 
-    /// A connection that was lost or fell silent is in doubt before anything else is known of it.
+    /// A connection that was lost or does not answer makes the directory doubtful at once.
     pub(super) fn condition(&self) -> Condition {
         let connected = matches!(&*self.states.borrow(), ConnectionState::Up(connection) if !connection.is_condemned());
         if connected && self.health.is_well() { Condition::Well } else { Condition::InDoubt }

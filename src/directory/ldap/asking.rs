@@ -1,4 +1,4 @@
-//! One search, on the connection in use and on the next one where that fails.
+//! One search, on the current connection, and on the next one if that fails.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,8 +12,7 @@ use super::server::Server;
 use super::supervisor::ConnectionState;
 
 impl Asker {
-    /// Searches on the connection, and on the next one where that fails, until the time is up.
-    /// Says which server answered.
+    /// Searches until the time is up, on the next connection if one fails. Returns which server answered.
     pub(super) async fn search(&self, filter: &str) -> Result<(Reply, Arc<Server>), Arc<str>> {
         let deadline = Instant::now() + self.config.timeout;
         let (mut after, mut cause) = (0, None);
@@ -52,8 +51,8 @@ impl Asker {
         Err(cause.unwrap_or_else(|| "there is no server".into()))
     }
 
-    /// Waits for an answer. One that takes long puts the directory in doubt until it is there: a server that has frozen
-    /// is not known to have until a question's time is up, and mail for who was not found would go on to be relayed.
+    /// Waits for an answer. If it takes long, the directory is doubtful until it comes: otherwise a frozen server would
+    /// be noticed only when a question times out, and cached "not found" answers would be used until then.
     async fn doubting<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         if let Ok(answer) = timeout(self.config.timeout / 3, &mut answer).await {
@@ -63,8 +62,7 @@ impl Asker {
         answer.await
     }
 
-    /// The connection in use, if it is a later one than `after`; waits until there is one or it is known that there
-    /// is none.
+    /// The current connection, if it is later than `after`; waits until there is one or it is known that there is none.
     pub(super) async fn connection(&self, after: u64, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
         let mut states = self.states.clone();
         if let ConnectionState::Lost(cause) = &*states.borrow() {

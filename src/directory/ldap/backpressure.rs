@@ -1,8 +1,8 @@
-//! Flow control for a stream. The client library takes messages off the socket as fast as they come and keeps them, without
-//! a bound, until somebody takes them: a million entries, told at once, would be more than a gigabyte. While somebody has not
-//! taken what is there, the library's task rests, and the server waits on the full socket.
+//! Flow control for a stream. The client library reads messages from the socket as fast as they come, and queues them
+//! without a bound: a million entries would take more than a gigabyte. While a reader is behind, the library's task is
+//! paused, and the full socket makes the server wait.
 //!
-//! `connection` drives the library behind a [`Backpressure`]; `stream` keeps it shut while it is behind.
+//! `connection` drives the library through a [`Backpressure`]; `stream` closes it while it is behind.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,26 +11,26 @@ use std::task::{Poll, Waker};
 
 use tokio::task::unconstrained;
 
-/// Open, unless somebody is behind.
+/// Open, unless a reader is behind.
 #[derive(Debug, Default)]
 pub(super) struct Backpressure {
-    /// How many are behind.
+    /// How many readers are behind.
     behind: AtomicUsize,
     resting: Mutex<Option<Waker>>,
 }
 
-/// Somebody who takes what comes through a gate. It is open again when this is dropped.
+/// A reader. Dropping it opens the gate again.
 pub(super) struct Taker {
     gate: Arc<Backpressure>,
     is_behind: bool,
 }
 
 impl Backpressure {
-    /// Drives the task while the gate is open. One turn of it reads about a megabyte.
+    /// Drives the task while the gate is open. One turn reads about a megabyte.
     pub(super) async fn drive<T>(&self, task: impl Future<Output = T>) -> T {
         let mut task = pin!(task);
         std::future::poll_fn(|context| {
-            // Before the look, so that whoever opens it meanwhile finds whom to wake.
+            // Registered before the check, so that a reader that opens the gate in between wakes it.
             *self.resting() = Some(context.waker().clone());
             if self.behind.load(Ordering::SeqCst) > 0 { Poll::Pending } else { task.as_mut().poll(context) }
         })
@@ -55,9 +55,9 @@ impl Taker {
         Self { gate: Arc::clone(gate), is_behind: false }
     }
 
-    /// Waits for what comes next, and is behind from then on, until it comes back for more and there is none.
+    /// Waits for the next message. The reader is behind until it finds none waiting.
     pub(super) async fn next<T>(&mut self, next: impl Future<Output = T>) -> T {
-        // What is there must count as there, whatever the runtime thinks of fairness.
+        // Only with `unconstrained` a message that is there is always returned at once.
         let mut next = pin!(unconstrained(next));
         let first = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
         let Poll::Ready(taken) = first else {
@@ -70,7 +70,7 @@ impl Taker {
         taken
     }
 
-    /// Nobody waits for it any more: the gate stays open.
+    /// From now on the gate stays open for this reader.
     pub(super) fn catches_up(&mut self) {
         if std::mem::take(&mut self.is_behind) {
             self.gate.open();

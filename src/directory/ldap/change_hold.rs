@@ -1,7 +1,7 @@
-//! `hold_changes` where a directory is asked for each recipient: what changes is counted over the addresses that it has had
-//! lately, which stand in `state_dir`, saved every minute, so that a restart does not forget them.
+//! `hold_changes` where a directory is asked for each recipient: changes are counted among the addresses that it has
+//! had lately, which are saved in `state_dir` every minute.
 //!
-//! `LdapDirectory` has every answer pass here.
+//! `LdapDirectory` passes every answer through it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -32,9 +32,9 @@ use crate::time::UnixTime;
 
 /// How often it is saved.
 const EVERY: Duration = Duration::from_mins(1);
-/// Another one whenever [`Saved`] changes.
+/// Changes whenever [`Saved`] does.
 const MAGIC: &[u8; 8] = b"FPWAYS2\n";
-/// Without what counts together.
+/// The format without counted changes.
 const FIRST_MAGIC: &[u8; 8] = b"FPWAYS1\n";
 
 /// The addresses of one directory, and their file.
@@ -47,9 +47,9 @@ struct Inner {
     name: Arc<str>,
     path: PathBuf,
     remembered: Mutex<Remembered>,
-    /// How many changes the file has.
+    /// The number of changes at the last save.
     saved: Mutex<u64>,
-    /// Another one writes the file now.
+    /// Whether a successor writes the file now.
     has_given_way: AtomicBool,
     metrics: Metrics,
     announced: Mutex<ChangesFile>,
@@ -58,10 +58,10 @@ struct Inner {
 }
 
 impl Holding {
-    /// Reads what was saved; without a file, or with one that is of no use, nobody is remembered.
+    /// Reads the file; if there is none, or it cannot be read, begins empty.
     ///
     /// # Errors
-    /// The system gives no randomness.
+    /// The system has no random numbers.
     pub(super) fn open(name: &Arc<str>, config: &LdapConfig, room: &Room<'_>) -> Result<Self, String> {
         let Room { folder, metrics, mail } = *room;
         let path = folder.join(format!("{name}.ways"));
@@ -90,7 +90,7 @@ impl Holding {
             loop {
                 sleep(EVERY).await;
                 let kept = Arc::clone(&saving);
-                // A panic would have been logged; the next minute tries again.
+                // A panic has been logged; the next minute tries again.
                 let _ = spawn_blocking(move || {
                     kept.change(|remembered| remembered.forget_held(UnixTime::steady()));
                     kept.save();
@@ -101,8 +101,8 @@ impl Holding {
         Ok(Self { kept, _saving: AbortOnDropHandle::new(saving) })
     }
 
-    /// The answer, unless it is to be held. One that was asked for because something else is in doubt never is, and changes
-    /// nothing of what is remembered.
+    /// The answer, unless it has to be held. An answer that was requested because another one is in doubt is never held
+    /// and not recorded.
     pub(super) fn pass(&self, key: &str, wanted: Freshness, answer: Answer) -> Answer {
         if wanted == Freshness::Live {
             return answer;
@@ -115,7 +115,7 @@ impl Holding {
         if held { Answer { lookup: Lookup::Held(kept.advice()), ..answer } } else { answer }
     }
 
-    /// How many recipients wait.
+    /// How many addresses wait.
     pub(super) fn held(&self) -> usize {
         self.kept.change(|remembered| {
             remembered.forget_held(UnixTime::steady());
@@ -128,7 +128,7 @@ impl Holding {
         self.kept.remembered().len()
     }
 
-    /// Somebody says that the changes are meant. Says how many waited.
+    /// An operator accepts the changes. Returns how many waited.
     pub(super) async fn accept(&self, accept: Accept) -> usize {
         let kept = Arc::clone(&self.kept);
         let accepted = spawn_blocking(move || {
@@ -141,14 +141,14 @@ impl Holding {
             kept.save();
             accepted
         });
-        // A panic was logged.
+        // A panic has been logged.
         accepted.await.unwrap_or_default()
     }
 
-    /// Takes an announcement of changes that are neither to count nor to be held, for so long.
+    /// Announces changes that are not counted or held, for this long.
     ///
     /// # Errors
-    /// More than can be kept; nothing of it is taken.
+    /// There is more than can be saved; nothing is announced.
     pub(super) fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
         let now = self.kept.mail.now();
         let until = now.plus(during);
@@ -164,19 +164,19 @@ impl Holding {
         Ok(())
     }
 
-    /// Who waits.
+    /// The waiting addresses.
     pub(super) fn held_list(&self) -> HeldList {
         self.kept.remembered().held_list()
     }
 
-    /// Saves it now, for one that is about to read it.
+    /// Saves now, for a successor that is about to read the file.
     pub(super) fn save(&self) {
         self.kept.save();
     }
 
-    /// Another one keeps the file from now on.
+    /// A successor writes the file from now on.
     pub(super) fn give_way(&self) {
-        // What is being saved now is the last.
+        // Waits for a save in progress, which is the last.
         let _saved = self.kept.saved();
         self.kept.has_given_way.store(true, Ordering::Relaxed);
         self.kept.announced.lock().unwrap_or_else(PoisonError::into_inner).give_way();
@@ -194,7 +194,7 @@ impl Inner {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is remembered, and tells where more wait now, or fewer.
+    /// Changes the memory, and logs when changes begin or cease to be held.
     fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
         let mut remembered = self.remembered();
         let before = remembered.held();
@@ -261,7 +261,7 @@ impl Inner {
     }
 }
 
-/// Magic, a CRC-32C in little-endian order, then what postcard writes. `None`: there is no file.
+/// Magic, a little-endian CRC-32C, then postcard. `None`: there is no file.
 fn read(path: &Path) -> io::Result<Option<Saved>> {
     let content = match fs::read(path) {
         Ok(content) => content,
@@ -282,7 +282,7 @@ fn read(path: &Path) -> io::Result<Option<Saved>> {
     saved.map(Some).ok_or_else(foreign)
 }
 
-/// What is whole and has something behind it is of another version.
+/// An intact file with further bytes is of another version.
 fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(whole, _)| whole)
 }
@@ -319,7 +319,7 @@ mod tests {
             let expected = if number == 1 { Saved::first_example() } else { Saved::example() };
             assert_eq!(read(&path).unwrap(), Some(expected));
         });
-        // What is whole and has an octet more is no damage.
+        // An intact file with one more octet is not damaged.
         let longer = postcard::to_allocvec(&(Saved::example(), 0_u8)).unwrap();
         fs::write(&path, [&MAGIC[..], &crc32c::crc32c(&longer).to_le_bytes(), &longer].concat()).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("another version"));

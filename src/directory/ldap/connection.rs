@@ -1,6 +1,6 @@
 //! One connection to one server: TCP, TLS, bind, and the task that drives it.
 //!
-//! `supervisor` opens and ends it; questions share it and may condemn it.
+//! `supervisor` opens and closes it; questions share it, and may condemn it.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -24,13 +24,13 @@ use super::tls;
 use crate::config::LdapConfig;
 use crate::net::staggered::{Attempt, first_to_succeed};
 
-/// A connection, bound and multiplexed.
+/// A bound connection for concurrent requests.
 pub(super) struct Connection {
-    /// Later connections of a directory have larger numbers; from 1.
+    /// Numbers a directory's connections in order, from 1.
     pub(super) generation: u64,
     pub(super) server: Arc<Server>,
     ldap: Ldap,
-    /// Holds the library back.
+    /// Pauses the library's task.
     pub(super) gate: Arc<Backpressure>,
     end: OnceLock<ConnectionLoss>,
     condemned: Notify,
@@ -40,36 +40,36 @@ pub(super) struct Connection {
 /// Why a connection is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConnectionLoss {
-    /// It was lost, or what came over it makes no sense.
+    /// It was lost, or got malformed data.
     Broken(String),
     /// A question was not answered in time.
     Silent,
 }
 
-/// A connection with the task that drives it.
+/// A connection and the task that drives it.
 pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) driver: Driver,
     pub(super) opened: Instant,
-    /// What the test question said of the directory.
+    /// The result of the test question.
     pub(super) health: Result<(), Arc<str>>,
 }
 
-/// The client library's task. It panics on some malformed answers; that ends the connection, nothing else.
+/// The client library's task. It panics on some malformed answers, which ends only the connection.
 pub(super) type Driver = AbortOnDropHandle<ldap3::result::Result<()>>;
 
-/// The next address of a name is tried after so long, beside the one that says nothing (RFC 8305 8).
+/// If an address does not answer, the name's next one is tried concurrently after this time (RFC 8305 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// How long who drives a connection may take to say why it ended.
+/// How long to wait for the driving task's reason after it ended.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// As whom it is bound.
+/// What the connection binds with.
 #[derive(Clone, Copy)]
 pub(super) enum Credentials<'a> {
-    /// As `bind_dn` with this password.
+    /// `bind_dn` with this password.
     Password(&'a str),
-    /// As who our certificate says (SASL EXTERNAL, RFC 4422 appendix A).
+    /// Our certificate (SASL EXTERNAL, RFC 4422 appendix A).
     Certificate,
 }
 
@@ -82,7 +82,7 @@ impl Credentials<'_> {
     }
 }
 
-/// Connects, and is bound as nobody. The caller sets the time limit.
+/// Connects, without binding. The caller sets the time limit.
 pub(super) async fn open(server: &Arc<Server>, config: &LdapConfig, generation: u64) -> Result<Link, Failure> {
     let (connection, ldap) = connect(server, config).await?;
     let gate = Arc::<Backpressure>::default();
@@ -102,7 +102,7 @@ pub(super) async fn open(server: &Arc<Server>, config: &LdapConfig, generation: 
 }
 
 impl Link {
-    /// Binds it. The caller sets the time limit.
+    /// Binds. The caller sets the time limit.
     pub(super) async fn bind(mut self, config: &LdapConfig, credentials: Credentials<'_>) -> Result<Self, Failure> {
         let mut ldap = self.connection.ldap();
         let bound = match credentials {
@@ -119,8 +119,8 @@ impl Link {
     }
 }
 
-/// Connects to the first of the server's addresses that takes the connection, and TLS where that is asked for. Nothing
-/// else is said to more than one: a password that is wrong counts once.
+/// Connects to the first of the server's addresses that accepts, with TLS if configured. Only one of them gets further
+/// requests, so that a wrong password counts once.
 async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync, Ldap), Failure> {
     let tls = match server.is_encrypted() {
         true => Some(tls::client_config(config).map_err(Failure::NotTried)?),
@@ -162,10 +162,10 @@ async fn connect_to(
     LdapConnAsync::with_settings(settings, &server.url).await.map_err(|error| failed(server, error))
 }
 
-/// Why there is no TLS, or no connection.
+/// The failure for an error in connecting or TLS.
 fn failed(server: &Server, error: LdapError) -> Failure {
     match error {
-        // A controller without a certificate has the request, and nothing to answer it with.
+        // A domain controller without a certificate accepts the request and then cannot answer.
         LdapError::LdapResult { result } => {
             let said = Failure::check("StartTLS", &result).err().map(|refused| refused.to_string()).unwrap_or_default();
             Failure::Tls(format!("the server does not begin TLS; give it a certificate, or name another one ({said})"))
@@ -178,12 +178,12 @@ fn failed(server: &Server, error: LdapError) -> Failure {
     }
 }
 
-/// The connection was closed, in whatever way.
+/// Whether the connection was closed, in any way.
 fn ends(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-/// Why the connection was lost before we were bound: whoever drives it knows.
+/// The reason for losing the connection before the bind, which the driving task has.
 async fn lost(server: &Server, failure: Failure, driver: Driver) -> Failure {
     let driven = timeout(MOMENT, driver).await;
     let (what, cure) = match (driven, server.is_encrypted()) {
@@ -196,8 +196,8 @@ async fn lost(server: &Server, failure: Failure, driver: Driver) -> Failure {
     Failure::Broken(format!("{what}; {cure} ({failure})"))
 }
 
-/// A socket that notices when a firewall has forgotten it: by keep-alives while it is idle, and while a question waits
-/// by octets that nobody acknowledges for `patience`.
+/// A socket that notices when a firewall has dropped the connection: by keep-alives while it is idle, and while a
+/// question waits by octets that are not acknowledged for `patience`.
 async fn tcp(address: SocketAddr, patience: Duration) -> std::io::Result<std::net::TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -210,7 +210,6 @@ async fn tcp(address: SocketAddr, patience: Duration) -> std::io::Result<std::ne
 }
 
 impl Connection {
-    /// A handle for one operation.
     pub(super) fn ldap(&self) -> Ldap {
         self.ldap.clone()
     }
@@ -220,24 +219,22 @@ impl Connection {
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long ago the last answer came.
+    /// The time since the last answer.
     pub(super) fn idle(&self) -> Duration {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Gives it up; the supervisor makes another. The first cause counts.
+    /// Gives it up; the supervisor opens another. The first cause is kept.
     pub(super) fn condemn(&self, end: ConnectionLoss) {
         // A later cause is a consequence of the first.
         let _ = self.end.set(end);
         self.condemned.notify_one();
     }
 
-    /// Whether somebody gave it up.
     pub(super) fn is_condemned(&self) -> bool {
         self.end.get().is_some()
     }
 
-    /// Waits until it is condemned.
     pub(super) async fn condemned(&self) -> ConnectionLoss {
         self.condemned.notified().await;
         self.end.get().cloned().unwrap_or(ConnectionLoss::Silent)

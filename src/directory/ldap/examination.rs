@@ -1,5 +1,5 @@
-//! What `check --connect` wants to know of an LDAP directory besides its answer: attributes whose searches take long,
-//! entries that lack some, and its clock.
+//! Further checks of an LDAP directory by `check --connect`: attributes without an index, entries that lack attributes,
+//! and its clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,34 +14,34 @@ use super::{Asker, LdapDirectory, answer};
 use crate::directory::odd::{self, Groups};
 use crate::smtp::address::Address;
 
-/// So long entries are gone through.
+/// How long entries are read.
 const READ_FOR: Duration = Duration::from_secs(20);
 
-/// What was found.
+/// The results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examination {
-    /// How long a search for an address that nobody has took, by the attribute that was searched.
+    /// The time of a search for a non-existent address, by the attribute searched.
     pub took: Vec<(String, Duration)>,
-    /// Entries that contradict themselves or lack what their like have, by what they have in common.
+    /// Entries that contradict themselves, or lack attributes that similar entries have, grouped.
     pub odd: Groups,
-    /// Among so many entries.
+    /// The number of entries read.
     pub read: usize,
     /// Whether those are all.
     pub is_whole: bool,
-    /// How many seconds its clock is ahead of ours, where it tells the time (Active Directory).
+    /// How many seconds its clock is ahead of ours; `None`: it does not give the time (only Active Directory does).
     pub clock: Option<i64>,
 }
 
 impl LdapDirectory {
-    /// Searches for that address by each attribute alone, and looks at the clock.
+    /// Searches for a non-existent address by each attribute alone, reads entries, and compares the clock.
     ///
     /// # Errors
-    /// There is no clean answer; the text says why.
+    /// Why there is no clean answer.
     pub async fn examine(&self, nobody: &Address) -> Result<Examination, Arc<str>> {
         let deadline = Instant::now() + self.asker.config.timeout * 4;
         let examined = timeout_at(deadline, self.asker.examine(nobody, deadline)).await;
         let mut examined = examined.unwrap_or_else(|_| Err("it takes too long".into()))?;
-        // What was seen until the time is up is worth telling.
+        // If the time is up, what was read so far is used.
         let read = timeout_at(Instant::now() + READ_FOR, self.asker.read_for_odd(&mut examined)).await;
         examined.is_whole = matches!(read, Ok(Ok(())));
         Ok(examined)
@@ -65,7 +65,7 @@ impl Asker {
         Ok(Examination { took, odd: Groups::new(), read: 0, is_whole: false, clock })
     }
 
-    /// Goes through all entries: a filter for those that lack an attribute would not find them where it may not be read.
+    /// Reads all entries: a filter for a missing attribute would not find those in which it may not be read.
     async fn read_for_odd(&self, examined: &mut Examination) -> Result<(), Arc<str>> {
         let connection = self.connection(0, Instant::now() + self.config.timeout).await?;
         let (profile, disabled) = (&self.config.profile, answer::disabled_accounts(&self.config));

@@ -1,9 +1,9 @@
-//! Keeps a snapshot what the directory is: reads it as a whole, then follows what changes, by the best way that the server
-//! has: a stream (RFC 4533), Active Directory's numbering of changes on one controller (MS-ADTS 3.1.1.1.9), or whole reads
-//! alone.
+//! Keeps a snapshot equal to the directory: reads all of it, then follows changes by the best method that the server
+//! has: a stream (RFC 4533), Active Directory's update sequence numbers (USN) on one controller (MS-ADTS 3.1.1.1.9), or
+//! full reads only.
 //!
-//! One task a directory, on the connection that questions use; `supervisor` makes another when that ends. What goes wrong
-//! costs freshness, never an answer: the snapshot says how far it can be believed.
+//! One task for each directory, on the connection that questions use; `supervisor` opens another when that ends. A
+//! failure costs freshness, never a correct answer: the snapshot knows how fresh it is.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,27 +29,27 @@ mod usn_changed;
 mod requests;
 mod syncrepl;
 
-/// Pauses after failures in a row: doubled each time, up to the longest; a shorter one where a question shows whether the
-/// directory is well again, because a whole read that fails is dear.
+/// Pauses after consecutive failures, doubled up to the longest; `LONGEST_DOUBT` applies where a cheap question can
+/// show whether the directory has recovered, because a failed full read is expensive.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_DOUBT: Duration = Duration::from_secs(4);
-/// How often the age is told.
+/// How often the age is published.
 const TELL_AGE: Duration = Duration::from_secs(5);
 
-/// What is to be done next.
+/// What the task does next.
 enum NextStep {
-    /// There is another connection, or none.
+    /// The connection has changed, or there is none.
     Ended,
-    /// A whole read.
+    /// A full read, which somebody may wait for.
     Read(Option<Waiting>),
-    /// A few entries, again.
+    /// Reading a few entries again.
     Look(Doubted),
-    /// What is done every `poll`.
+    /// The work of every `poll`.
     Poll,
 }
 
-/// The task.
+/// The task's state.
 pub(super) struct Keeper {
     pub(super) name: Arc<str>,
     pub(super) config: Arc<LdapConfig>,
@@ -58,18 +58,18 @@ pub(super) struct Keeper {
     pub(super) states: watch::Receiver<ConnectionState>,
     pub(super) health: Arc<DirectoryHealth>,
     pub(super) requests: tokio::sync::Mutex<mpsc::Receiver<Request>>,
-    /// How many entries a read under way has so far.
+    /// Entries so far of a full read in progress.
     pub(super) progress: Arc<AtomicUsize>,
     pub(super) problem: Arc<Mutex<Option<String>>>,
-    /// When a stream of changes was last begun anew because it had not told something.
+    /// When a stream was last restarted because it had missed a change.
     pub(super) anew: Mutex<Option<Instant>>,
 }
 
 /// Why following ended.
 enum FollowEnd {
-    /// There is another connection, or none.
+    /// The connection has changed, or there is none.
     Connection,
-    /// It is to begin anew at once, for whoever waits for it.
+    /// It begins again at once; somebody may wait for it.
     Again(Option<Waiting>),
 }
 
@@ -88,7 +88,7 @@ impl Keeper {
             let connection = keeper.connection().await;
             let begun = Instant::now();
             let following = tokio::spawn(Arc::clone(&keeper).follow(Arc::clone(&connection), waiting.take()));
-            // The client library panics on some malformed answers; that ends this task, nothing else.
+            // The client library panics on some malformed answers, which ends only this task.
             let ended = AbortOnDropHandle::new(following).await.unwrap_or(Err(Failure::Malformed("a control")));
             keeper.snapshot.lost();
             match ended {
@@ -106,7 +106,7 @@ impl Keeper {
         }
     }
 
-    /// The next connection. Who asks for a read meanwhile is told that there is none.
+    /// Waits for the next connection. Requests for a read meanwhile get an error.
     async fn connection(&self) -> Arc<Connection> {
         let mut states = self.states.clone();
         let mut requests = self.requests.lock().await;
@@ -129,7 +129,7 @@ impl Keeper {
         }
     }
 
-    /// What is held can be accepted without the directory.
+    /// Answers a request without the directory: held changes can be accepted all the same.
     async fn refuse(&self, request: Request, cause: String) {
         if let Request::Refresh(refresh) = request
             && let Ok(waiting) = self.received(refresh).await
@@ -138,7 +138,7 @@ impl Keeper {
         }
     }
 
-    /// Waits; somebody who wants a whole read may know that the directory is well again.
+    /// Waits; a request for a full read ends the pause, because the operator may know that the directory has recovered.
     async fn pause(&self, pause: Duration) -> Option<Waiting> {
         let until = Instant::now() + pause;
         let mut requests = self.requests.lock().await;
@@ -167,7 +167,7 @@ impl Keeper {
         followed
     }
 
-    /// The same, by the best way that the server has.
+    /// Follows by the best method that the server has.
     async fn follow_best(
         &self,
         connection: &Arc<Connection>,
@@ -194,7 +194,7 @@ impl Keeper {
         self.read_only(connection, waiting).await
     }
 
-    /// Whole reads alone. Between them nobody knows of changes, so the directory is asked about who is not there.
+    /// Full reads only. Changes between them are unknown, so the directory is asked about addresses that are not found.
     async fn read_only(
         &self,
         connection: &Arc<Connection>,
@@ -218,7 +218,7 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for the next thing to do.
     async fn next(&self, connection: &Connection, due: Instant, poll: Instant) -> Result<NextStep, Failure> {
         if self.snapshot.wants_whole_read() {
             return Ok(NextStep::Read(None));
@@ -239,7 +239,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the directory as a whole by pages, and tells whoever waits for it.
+    /// Reads the whole directory by pages, and answers whoever waits for that.
     async fn whole(
         &self,
         connection: &Connection,
@@ -254,7 +254,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Reads entries again that may not be what they were known to be. One that cannot be read tells nothing.
+    /// Reads doubtful entries again. A failure has no effect on them.
     async fn look(&self, connection: &Connection, doubted: &Doubted) -> Result<(), Failure> {
         let (attributes, disabled) = (full_read::with_id(&self.config), super::answer::disabled_accounts(&self.config));
         let mut changes = Vec::new();
@@ -273,7 +273,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Asks for the probe: a server that has frozen, or tells us nothing any more, tells of no change either.
+    /// Searches for the probe: a frozen server, or one that we may no longer read, sends no changes either.
     async fn ask_probe(&self, connection: &Connection) -> Result<(), Failure> {
         let config = &self.config;
         let asked = async {
@@ -288,7 +288,7 @@ impl Keeper {
         health.map_err(Failure::Doubt)
     }
 
-    /// Returns when the connection is no longer the one in use.
+    /// Completes when this is no longer the current connection.
     async fn ended(&self, connection: &Connection) {
         let mut states = self.states.clone();
         let other = |state: &ConnectionState| match state {

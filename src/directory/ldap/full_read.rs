@@ -1,6 +1,7 @@
-//! A directory read as a whole, page by page (RFC 2696), into a new snapshot.
+//! Reads the whole directory, page by page (RFC 2696), into a new snapshot.
 //!
-//! `follow` calls it. Pages go to a file as they come, so that memory holds one of them; the file becomes the snapshot.
+//! `follow` calls it. Each page is written to a file at once, so that memory has one page only; the file becomes the
+//! snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,9 +21,9 @@ use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::saved::Writer;
 use crate::directory::snapshot::served::Outcome;
 
-/// How long a page may take, at least.
+/// The least time for a page.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is told how far it is.
+/// How often progress is logged.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A new snapshot that is being filled.
@@ -58,7 +59,7 @@ impl Filling {
         Ok(self)
     }
 
-    /// Takes it into use, unless it would turn too much around.
+    /// Puts it in force, unless too many recipients would change.
     pub(super) async fn take(self, position: Position, config: &LdapConfig) -> Result<Outcome, Failure> {
         let probe = config.probe.as_ref().map(|probe| config.profile.key(probe).into_owned());
         let (entries, seconds) = (self.writer.entries(), self.begun.elapsed().as_secs_f64());
@@ -98,12 +99,12 @@ pub(super) async fn read(
     filling.take(position, config).await
 }
 
-/// The profile's attributes, and what the directory knows an entry by.
+/// The profile's attributes and the entry's identifier.
 pub(super) fn with_id(config: &LdapConfig) -> Vec<&str> {
     config.profile.attributes().into_iter().chain(IDS).collect()
 }
 
-/// A page, or a silent server.
+/// Applies the time limit of a page.
 pub(super) async fn in_time<T>(
     config: &LdapConfig,
     page: impl Future<Output = Result<T, Failure>>,
@@ -112,7 +113,7 @@ pub(super) async fn in_time<T>(
     timeout(patience, page).await.unwrap_or_else(|_| Err(Failure::Silent(patience)))
 }
 
-/// Work that would hold up others.
+/// Runs blocking work on another thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     spawn_blocking(work).await.map_err(|_| Failure::NotTried("the work broke off; the log has the reason".to_owned()))
 }

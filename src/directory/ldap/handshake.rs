@@ -1,12 +1,12 @@
-//! What a TLS failure means, in an administrator's words, and what to do.
+//! Explains TLS failures to administrators, and what to do.
 //!
-//! `connection` asks. RFC 8446 6.2 says what the alerts are for; what products do is written beside them.
+//! `connection` calls it. RFC 8446 6.2 defines the alerts; comments have what products do.
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::time::UnixTime;
 
-/// The words, with the library's own behind them.
+/// The explanation, followed by the library's text.
 pub(super) fn in_words(error: &Error) -> String {
     match words(error) {
         Some((what, cure)) => format!("{what}; {cure} ({})", details(error)),
@@ -14,7 +14,7 @@ pub(super) fn in_words(error: &Error) -> String {
     }
 }
 
-/// What the library says; its times are seconds, and ours stands before every line of the log.
+/// The library's text, without its times: they are in seconds, and log lines have a time already.
 fn details(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
@@ -43,13 +43,13 @@ const NOT_TLS: Words = (
     "what answers is not TLS",
     "see whether this is the port for ldap:// (389, 3268): write ldaps:// with 636 or 3269, or ldap:// with start_tls",
 );
-/// What is said where the server ends the connection instead of saying what is wrong, as Windows and Samba do.
+/// For servers that close the connection instead of sending an alert, as Windows and Samba do.
 pub(super) const ENDS: Words = (
     "the server closes the connection as soon as TLS begins",
     "see that it has a certificate and speaks TLS 1.2 (a controller that lacks either does so), and that this is the port for \
      ldaps:// (636, 3269)",
 );
-/// The same after the handshake: with TLS 1.3 only then does a server look at our certificate (RFC 8446 4.4.2.4).
+/// The same after the handshake: with TLS 1.3 a server checks our certificate only then (RFC 8446 4.4.2.4).
 pub(super) const ENDS_LATER: Words = (
     "the server closes the connection when we bind",
     "if it wants a client certificate, write certificate and key in tls; if they are written, see its log",

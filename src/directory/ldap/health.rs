@@ -1,6 +1,6 @@
-//! How a directory is: the breaker, `directory_up`, and the one log line when either changes.
+//! A directory's health: the breaker, `directory_up`, and one log line when either changes.
 //!
-//! `supervisor` and the questions both report here; nobody else logs the state of a directory.
+//! `supervisor` and the questions report to it; only it logs the state of a directory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::directory::breaker::Breaker;
 use crate::metrics::Metrics;
 
-/// A new cause while the directory is down anyway is worth a line this often.
+/// While the directory is down, a new cause is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct DirectoryHealth {
@@ -20,11 +20,11 @@ pub(super) struct DirectoryHealth {
     up: IntGauge,
     breaker: Mutex<Breaker>,
     said: Mutex<LoggedHealth>,
-    /// Questions that take long.
+    /// Slow questions in progress.
     slow: AtomicUsize,
 }
 
-/// What was last logged.
+/// The state that was last logged.
 enum LoggedHealth {
     Nothing,
     Well,
@@ -32,7 +32,7 @@ enum LoggedHealth {
 }
 
 impl DirectoryHealth {
-    /// Nothing is known yet; `directory_up` is 0.
+    /// The initial state; `directory_up` is 0.
     pub(super) fn new(name: &Arc<str>, metrics: &Metrics) -> Self {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(0);
@@ -41,7 +41,6 @@ impl DirectoryHealth {
         Self { name: Arc::clone(name), up, breaker, said, slow: AtomicUsize::new(0) }
     }
 
-    /// A question was answered.
     pub(super) fn answered(&self) {
         self.breaker().answered();
     }
@@ -51,17 +50,17 @@ impl DirectoryHealth {
         self.breaker().timed_out(Instant::now().into_std());
     }
 
-    /// A connection was made and its test question answered.
+    /// A connection was opened and its test question answered.
     pub(super) fn passed_test(&self) {
         self.breaker().passed_test();
     }
 
-    /// How long the next test is to wait; `None` while questions are asked.
+    /// The time until the next test; `None` while questions are asked.
     pub(super) fn until_test(&self) -> Option<Duration> {
         self.breaker().until_test(Instant::now().into_std())
     }
 
-    /// Whether a not-found from this directory can be believed; else why not.
+    /// Records whether "not found" from this directory can be believed, or why not.
     pub(super) fn set(&self, health: &Result<(), Arc<str>>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match (health, &*said) {
@@ -84,19 +83,19 @@ impl DirectoryHealth {
         }
     }
 
-    /// A question takes long: while the result lives, the directory is not well.
+    /// A question takes long: while the guard lives, the directory is not well.
     pub(super) fn doubt(&self) -> Doubt<'_> {
         self.slow.fetch_add(1, Ordering::Relaxed);
         Doubt(self)
     }
 
-    /// Whether the last question got a clean answer, in time, and none takes long now.
+    /// Whether the last question got a clean answer in time, and none is slow now.
     pub(super) fn is_well(&self) -> bool {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(&*said, LoggedHealth::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
     }
 
-    /// Why it gives no clean answers.
+    /// Why it gives no clean answers; `None`: it does.
     pub(super) fn problem(&self) -> Option<Arc<str>> {
         match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
             LoggedHealth::Unwell { cause, .. } => Some(Arc::clone(cause)),
@@ -109,7 +108,7 @@ impl DirectoryHealth {
     }
 }
 
-/// A question that takes long.
+/// A slow question.
 pub(super) struct Doubt<'a>(&'a DirectoryHealth);
 
 impl Drop for Doubt<'_> {

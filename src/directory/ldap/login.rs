@@ -1,5 +1,5 @@
-//! Whether a name and a password belong together: the entry is found with the directory's own account, then bound as on
-//! a connection of its own (RFC 4513 5.1.3), which says nothing else and ends with it.
+//! Checks a name and password: finds the entry with the directory's own account, then binds as the entry on a
+//! connection of its own (RFC 4513 5.1.3), which is used for nothing else.
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ impl LdapDirectory {
 }
 
 impl Asker {
-    /// The name of the only entry that somebody of this name logs in as, and the server that has it.
+    /// The distinguished name of the only entry for this login name, and the server that returned it.
     async fn find(&self, name: &str) -> Result<(String, Arc<Server>), LogIn> {
         let filter = self.config.profile.login_filter(name).to_string();
-        // Who gives up leaves it.
+        // Dropping the future leaves the queue.
         let _place = self.logins.acquire().await;
         let (found, server) = self.search(&filter).await.map_err(|cause| unavailable(&cause))?;
         match found.entries.as_slice() {
@@ -39,14 +39,14 @@ impl Asker {
                 Ok(()) => LogIn::Unknown,
                 Err(doubt) => unavailable(&doubt),
             }),
-            // RFC 4513 5.1.2: without a name a bind succeeds as nobody.
+            // RFC 4513 5.1.2: a bind without a name succeeds as anonymous.
             [entry] if entry.dn.is_empty() => Err(unavailable("an entry without a name")),
             [entry] => Ok((entry.dn.clone(), server)),
             _ => Err(unavailable("several entries have this name")),
         }
     }
 
-    /// Whether a not-found can be believed: there is no part that was not searched, and the probe is there.
+    /// Whether "not found" can be believed: everything was searched, and the probe is there.
     async fn is_complete(&self, found: &Reply) -> Result<(), Arc<str>> {
         answer::complete(found)?;
         let Some(probe) = &self.config.probe else { return Ok(()) };
@@ -54,8 +54,8 @@ impl Asker {
         answer::read(&self.config, &reply, probe).health
     }
 
-    /// Tries the password. Until the connection is there nothing is sent; after that no answer is no knowledge: the
-    /// directory may have counted a wrong password.
+    /// Tries the password. Before the connection is established nothing is sent; afterwards a missing answer proves
+    /// nothing, and the directory may have counted a wrong password.
     async fn bind(&self, server: &Arc<Server>, dn: &str, password: &str) -> Login {
         let patience = self.config.timeout;
         let link = match timeout(patience, connection::open(server, &self.config, 0)).await {
@@ -71,8 +71,8 @@ impl Asker {
     }
 }
 
-/// What an answer means. A server that gave up on the way, or asks another one in our place, may have looked at the
-/// password (operationsError, timeLimitExceeded, unavailable, other); all other errors say that it has not.
+/// Interprets an answer. After operationsError, timeLimitExceeded, unavailable and other, the server may have checked
+/// the password; after all other errors it has not.
 fn login(dn: &str, answer: Result<(), Failure>) -> Login {
     let Err(failure) = answer else { return Login::Accepted };
     match (failure.refused_login(), &failure) {

@@ -1,4 +1,4 @@
-//! Odd entries as they are met where a directory is asked for each recipient: how many there are, and the log line.
+//! Counts inconsistent entries as they are met where a directory is asked for each recipient, and logs them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,12 +7,12 @@ use crate::directory::known::Known;
 use crate::directory::odd::{self, Met, Telling};
 use crate::time::UnixTime;
 
-/// What was met, and what was told of it.
+/// The entries, and what has been logged.
 #[derive(Debug, Default)]
 pub(super) struct Oddities(Mutex<(Met, Telling)>);
 
 impl Asker {
-    /// Takes note of entries that were returned. A snapshot counts all of its own.
+    /// Records entries that were returned. A snapshot counts its own.
     pub(super) fn met(&self, entries: &[Known]) {
         if self.snapshot.is_some() {
             return;
@@ -20,7 +20,7 @@ impl Asker {
         let now = UnixTime::steady();
         let mut oddities = self.oddities.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (met, telling) = &mut *oddities;
-        // All of them: each is to be noted.
+        // Not short-circuited: each one has to be recorded.
         let changed =
             entries.iter().filter(|known| !known.claims.is_empty()).filter(|known| met.note(known, now)).count();
         if changed == 0 {

@@ -1,7 +1,7 @@
-//! Opens connections to the servers of a directory, with its own account, and knows how each server is.
+//! Opens connections to the servers of a directory, with its own account, and tracks each server's state.
 //!
-//! `supervisor` keeps the connection that it uses and tries the other servers; `check --connect` tries all. Nobody else
-//! binds with the directory's account, so the limit for rejected passwords is kept here.
+//! `supervisor` keeps the connection that it uses and tries the other servers; `check --connect` tries all. Only it
+//! binds with the directory's account, so it has the limit for rejected passwords.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,11 @@ use crate::config::LdapConfig;
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
-/// A server that is not in use is tried so often, and sooner where it did not answer.
+/// How often a server that is not in use is tried; sooner if it did not answer.
 const TRY_AGAIN: Duration = Duration::from_hours(1);
 const TRY_DEAD_AGAIN: Duration = Duration::from_mins(5);
 
-/// What passwords were rejected; handed on when the directory is configured anew.
+/// Rejected passwords; handed to the directory's successor after a reload.
 pub(super) type SharedRejected = Arc<Mutex<Rejected>>;
 
 pub(super) struct Opener {
@@ -35,19 +35,19 @@ pub(super) struct Opener {
     rejected: SharedRejected,
     standings: Mutex<Vec<Standing>>,
     up: IntGaugeVec,
-    /// Another one of the same name tells how servers are.
+    /// Whether a successor of the same name reports the servers' state.
     gave_way: AtomicBool,
-    /// An operator has what was given up tried again.
+    /// Wakes the supervisor when an operator wants another attempt.
     pub(super) again: Notify,
 }
 
-/// How a server is.
+/// The state of a server.
 #[derive(Debug, Clone, Default)]
 struct Standing {
     tried: Option<Instant>,
-    /// Why it is no use.
+    /// Why it cannot be used; `None`: it can.
     problem: Option<String>,
-    /// The log has that.
+    /// Whether that was logged.
     told: bool,
 }
 
@@ -71,7 +71,7 @@ impl Opener {
         }
     }
 
-    /// The rejected passwords, for a directory with the same account.
+    /// The rejected passwords, for a successor with the same account.
     pub(super) fn rejected_of(&self, config: &LdapConfig) -> Option<SharedRejected> {
         (self.config.bind_dn == config.bind_dn).then(|| Arc::clone(&self.rejected))
     }
@@ -85,14 +85,14 @@ impl Opener {
         });
         match &opened {
             Ok(link) => self.is_now(server, link.health.as_ref().err().map(ToString::to_string)),
-            // These say nothing of the server.
+            // These say nothing about the server.
             Err(Failure::NotTried(_) | Failure::Rejected(_)) => self.was_tried(server),
             Err(failure) => self.is_now(server, Some(failure.to_string())),
         }
         opened
     }
 
-    /// Its servers are no longer those of the configuration.
+    /// A successor reports the servers' state from now on.
     pub(super) fn give_way(&self) {
         self.gave_way.store(true, Ordering::Relaxed);
     }
@@ -105,18 +105,18 @@ impl Opener {
         standing.tried.is_none_or(|tried| tried.elapsed() >= pause)
     }
 
-    /// A server that was in use does not answer.
+    /// The server in use does not answer.
     pub(super) fn fell_silent(&self, server: &Server) {
         server.fell_silent();
         self.is_now(server, Some("no answer in time".to_owned()));
     }
 
-    /// Logs which servers are no use beside the one in use, and which are again: once each.
+    /// Logs once each which other servers cannot be used, and which can again.
     pub(super) fn log(&self, in_use: &Server) {
         for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
             match &standing.problem {
                 Some(problem) if !standing.told => {
-                    // The one in use may be no use either, where none is.
+                    // If no server is usable, the one in use is not either.
                     let instead = if server.url == in_use.url { "" } else { &format!(", {} is used", in_use.url) };
                     tracing::warn!(
                         directory = %self.name,
@@ -131,7 +131,7 @@ impl Opener {
         }
     }
 
-    /// Which servers are no use, and why.
+    /// The servers that cannot be used, and why.
     pub(super) fn problems(&self) -> Vec<String> {
         let standings = self.standings();
         let of = |(server, standing): (&Arc<Server>, &Standing)| {
@@ -140,7 +140,7 @@ impl Opener {
         self.servers.iter().zip(standings.iter()).filter_map(of).collect()
     }
 
-    /// An operator says that a rejected password is right now.
+    /// An operator wants a rejected password tried again.
     pub(super) fn try_again(&self) {
         self.rejected().forget();
         self.again.notify_one();
@@ -175,8 +175,8 @@ impl Opener {
         may_try.map_err(Failure::Rejected)
     }
 
-    /// Binds with a password. The bind goes on though nobody waits for it any more: servers take their time to say that a
-    /// password is wrong, and the next bind would count as another one. A server that was frozen answers when it goes on.
+    /// Binds with a password. The bind continues even if the caller is gone: servers delay the refusal of a wrong
+    /// password, and another bind would count as a further attempt.
     async fn bind(self: &Arc<Self>, link: Link, password: String) -> Result<Link, Failure> {
         let opener = Arc::clone(self);
         let bind = tokio::spawn(async move {
@@ -210,7 +210,7 @@ impl Opener {
         Failure::Rejected(words)
     }
 
-    /// The test question: the probe, or whether the bases are there. An unclean answer is an answer.
+    /// Asks the test question: the probe, or whether the bases exist. An answer that is not clean is an answer.
     pub(super) async fn test(&self, connection: &Connection) -> Result<Result<(), Arc<str>>, Failure> {
         let health = match &self.config.probe {
             Some(probe) => {
@@ -227,7 +227,7 @@ impl Opener {
         }
     }
 
-    /// The password, read anew for each connection; `None` for one that is bound by certificate, or not at all.
+    /// The password, read again for each connection; `None`: the bind is by certificate or anonymous.
     fn password(&self) -> Result<Option<String>, Failure> {
         if self.config.bind_dn.is_empty() {
             return Ok(None);
@@ -239,7 +239,7 @@ impl Opener {
             Failure::NotTried(format!("password_file {}: {error}; check the path and its rights", path.display()))
         })?;
         let password = trimmed(&text);
-        // RFC 4513 5.1.2: servers take an empty password for an anonymous bind and call it success.
+        // RFC 4513 5.1.2: servers treat a bind with an empty password as anonymous, and it succeeds.
         if password.is_empty() {
             return Err(Failure::NotTried(format!("password_file {} is empty; write the password", path.display())));
         }

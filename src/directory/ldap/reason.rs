@@ -1,7 +1,7 @@
-//! Why a name and a password are not accepted, in an administrator's words: Active Directory says it in a number behind
-//! result 49, as in `80090308: LdapErr: DSID-0C09041C, comment: AcceptSecurityContext error, data 52e, v4563`.
+//! Explains to administrators why a name and password are not accepted: Active Directory has a number for it in the
+//! text of result 49, as in `80090308: LdapErr: DSID-0C09041C, comment: AcceptSecurityContext error, data 52e, v4563`.
 
-/// The numbers are Windows' error codes (MS-ERREF 2.2), in hexadecimal.
+/// Windows' error codes (MS-ERREF 2.2), in hexadecimal.
 const REASONS: [(&str, &str); 13] = [
     ("525", "there is no such account; check bind_dn"),
     ("52e", "the password is wrong, or bind_dn; check bind_dn and password_file"),
@@ -21,7 +21,7 @@ const REASONS: [(&str, &str); 13] = [
     ("775", "the account is locked; unlock it, and find out who tries wrong passwords"),
 ];
 
-/// What the server's words to a result 49 mean; `None`: they do not say.
+/// The explanation for the text of a result 49; `None`: it has no such number.
 pub(super) fn of(text: &str) -> Option<&'static str> {
     let (_, behind) = text.split_once(" data ")?;
     let code: String = behind.chars().take_while(char::is_ascii_hexdigit).collect();

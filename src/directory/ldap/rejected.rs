@@ -1,30 +1,30 @@
-//! Passwords that servers did not accept: who asks again and again with a wrong one locks the account.
+//! Tracks passwords that servers rejected, since repeated attempts with a wrong one lock the account.
 //!
-//! `opener` asks before each bind and tells what came of it. Time is an argument.
+//! `opener` asks before each bind and records the result. Time is an argument.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A password that was rejected is not tried again for so long: account policies count in such a time (Active Directory's
-/// default, `lockoutObservationWindow`).
+/// A rejected password is not tried again for this long, the time over which account policies count (Active Directory's
+/// default `lockoutObservationWindow`).
 pub(super) const FOR: Duration = Duration::from_mins(30);
-/// So many servers of a directory are asked with it meanwhile; policies lock an account after five, or ten.
+/// In that time this many servers of a directory are tried; policies lock an account after five or ten attempts.
 const AT_MOST: usize = 3;
-/// A bind that was not answered may have been rejected: servers take their time to say so. It counts for so long with those
-/// that were, unless it is answered, its connection is lost, or the password is accepted. No longer: a server behind which
-/// answers are swallowed would be missed when it is well.
+/// A bind without an answer may have been rejected, since servers delay that. It counts as rejected for this long,
+/// unless it is answered, its connection is lost, or the password is accepted. Not longer, so that a server behind a
+/// faulty network is used again soon.
 pub(super) const UNANSWERED_FOR: Duration = Duration::from_secs(15);
 
 const NO_ANSWER: &str = "no answer to the bind, three times; to keep the account from being locked in case that the password \
     is wrong, it is not sent again before one is answered, or for 15 seconds";
 
-/// What was rejected of one directory.
+/// The rejected passwords of one directory.
 #[derive(Default)]
 pub(super) struct Rejected {
     password: String,
-    /// By which server, when, and with which words.
+    /// By which server, when, and with which text.
     by: Vec<(Arc<str>, Instant, Arc<str>)>,
-    /// What was sent and is not answered yet.
+    /// Binds that were sent and not answered yet.
     unanswered: Vec<(Sent, Instant)>,
     last: u64,
 }
@@ -34,10 +34,10 @@ pub(super) struct Rejected {
 pub(super) struct Sent(u64);
 
 impl Rejected {
-    /// Whether the password may be tried at the server; else what was said of it.
+    /// Whether the password may be tried at the server.
     ///
     /// # Errors
-    /// It may not.
+    /// It may not; the text of the rejection.
     pub(super) fn may_try(&mut self, url: &str, password: &str, now: Instant) -> Result<(), Arc<str>> {
         if self.password != password {
             self.forget();
@@ -63,21 +63,22 @@ impl Rejected {
         Sent(self.last)
     }
 
-    /// It was accepted, so none of those that are not answered yet can be wrong.
+    /// The password was accepted, so unanswered binds cannot have been wrong.
     pub(super) fn accepted(&mut self, sent: Sent) {
         if self.settle(sent) {
             self.unanswered.clear();
         }
     }
 
-    /// It will not be answered, or was with something that says nothing of the password. Says whether it counted still.
+    /// The bind will not be answered, or its answer says nothing about the password. Returns whether it was still
+    /// counted.
     pub(super) fn settle(&mut self, sent: Sent) -> bool {
         let before = self.unanswered.len();
         self.unanswered.retain(|(other, _)| *other != sent);
         self.unanswered.len() < before
     }
 
-    /// It was rejected, by that server and with these words. What was sent before there was another password is no matter.
+    /// The password was rejected by this server with this text. Ignored if the password has changed since the bind.
     pub(super) fn rejected(&mut self, sent: Sent, url: &str, (now, words): (Instant, &Arc<str>)) {
         if self.settle(sent) {
             self.by.push((url.into(), now, Arc::clone(words)));
@@ -89,12 +90,12 @@ impl Rejected {
         self.has_any() && self.password != password
     }
 
-    /// Whether one was, or may have been.
+    /// Whether one was rejected, or may have been.
     pub(super) fn has_any(&self) -> bool {
         !self.by.is_empty() || !self.unanswered.is_empty()
     }
 
-    /// An operator has it tried again.
+    /// An operator wants another attempt.
     pub(super) fn forget(&mut self) {
         self.by.clear();
         self.unanswered.clear();
@@ -107,7 +108,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// How many binds there were of one every minute at each server in turn, each of which is rejected.
+    /// The binds that are allowed if one is tried every minute at each server in turn, and all are rejected.
     fn binds(servers: &[&str], minutes: u32, password: impl Fn(u32) -> &'static str) -> Vec<(u32, String)> {
         let (mut rejected, start) = (Rejected::default(), Instant::now());
         let mut binds = Vec::new();

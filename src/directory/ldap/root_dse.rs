@@ -1,4 +1,4 @@
-//! What a server says of itself: its root entry (RFC 4512 5.1), and by what way its changes can be followed.
+//! A server's root DSE (RFC 4512 5.1), and the method by which its changes can be followed.
 
 use ldap3::{Scope, SearchOptions};
 
@@ -11,29 +11,27 @@ use crate::directory::profile::Entry;
 
 /// LDAP Content Synchronization (RFC 4533 2.2).
 const SYNC_REQUEST: &str = "1.3.6.1.4.1.4203.1.9.1.1";
-/// Active Directory, and its lightweight sister (MS-ADTS 3.1.1.3.4.3).
+/// Active Directory, and AD LDS (MS-ADTS 3.1.1.3.4.3).
 const ACTIVE_DIRECTORY: [&str; 2] = ["1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1851"];
 
-/// The root entry, as far as it matters here.
+/// What is used of the root DSE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Root {
-    /// Whether changes can be streamed.
     pub(super) streams: bool,
-    /// Where changes are numbered.
+    /// Update sequence numbers, if the server has them.
     pub(super) numbers: Option<Numbers>,
 }
 
-/// Active Directory's numbering of changes.
+/// Active Directory's update sequence numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Numbers {
-    /// The controller: the name of its settings.
+    /// The controller: the distinguished name of its settings.
     pub(super) service: String,
     /// The number of its last change.
     pub(super) highest: u64,
 }
 
 impl Connection {
-    /// Reads the root entry.
     pub(super) async fn root(&self) -> Result<Root, Failure> {
         let attributes = &["supportedControl", "supportedCapabilities", "highestCommittedUSN", "dsServiceName"];
         let search = Search { base: "", scope: Scope::Base, filter: "(objectClass=*)", attributes };
@@ -41,7 +39,7 @@ impl Connection {
         reply.entries.first().map(root).ok_or(Failure::Malformed("no root entry"))
     }
 
-    /// The controller's `invocationId`; what it goes by where that may not be read.
+    /// The controller's `invocationId`; if that may not be read, its distinguished name.
     pub(super) async fn invocation(&self, service: &str) -> Result<Vec<u8>, Failure> {
         let search =
             Search { base: service, scope: Scope::Base, filter: "(objectClass=*)", attributes: &["invocationId"] };
@@ -53,7 +51,8 @@ impl Connection {
         Ok(if id.is_empty() { service.as_bytes().to_vec() } else { id })
     }
 
-    /// Whether we may read the numbers of changes: a filter on what may not be read finds nothing (MS-ADTS 3.1.1.3.1.3.1).
+    /// Whether we may read update sequence numbers: a filter on an attribute that may not be read finds nothing
+    /// (MS-ADTS 3.1.1.3.1.3.1).
     pub(super) async fn shows_numbers(&self, config: &LdapConfig) -> Result<bool, Failure> {
         let (numbered, attributes) = (Filter::AtLeast("uSNChanged", 1).to_string(), &["1.1"][..]);
         let found = async {
@@ -75,7 +74,7 @@ impl Connection {
         full_read::in_time(config, found).await
     }
 
-    /// One entry by its name, however it is to be read; `None`: there is none.
+    /// One entry by its name, as text or not; `None`: there is none.
     pub(super) async fn entry(&self, dn: &str, attributes: &[&str]) -> Result<Option<Entry>, Failure> {
         let search = Search { base: dn, scope: Scope::Base, filter: "(objectClass=*)", attributes };
         match self.ask(search).await {
@@ -85,7 +84,7 @@ impl Connection {
         }
     }
 
-    /// Options of a search without a limit of ours.
+    /// Options of a search without a size limit of ours.
     pub(super) fn without_limit() -> SearchOptions {
         SearchOptions::new().sizelimit(0)
     }
@@ -118,7 +117,7 @@ mod tests {
             (&[][..], false, None),
             (&[sync], true, None),
             (&[ad, usn, service], false, numbers),
-            // Other directories have a number of that name that means something else.
+            // Other directories have an attribute of that name with another meaning.
             (&[usn, service], false, None),
             (&[ad, usn], false, None),
         ] {

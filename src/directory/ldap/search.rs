@@ -1,6 +1,6 @@
-//! One search on one connection, over all bases: entries and references, or why there is no clean answer.
+//! One search on one connection, over all bases: returns entries and references, or why there is no clean answer.
 //!
-//! What the client library returns is taken apart here without its helpers, which panic on malformed entries.
+//! It parses entries without the client library's helpers, which panic on malformed ones.
 
 use ldap3::asn1::{PL, StructureTag};
 use ldap3::controls::{Control, ControlType, MakeCritical as _, PagedResults};
@@ -11,93 +11,92 @@ use super::{handshake, reason};
 use crate::config::LdapConfig;
 use crate::directory::profile::Entry;
 
-/// Two entries make an address ambiguous, but many may have it in an attribute that does not count, such as `mail` of
-/// accounts without a mailbox. A filter that leaves those out would depend on rights: an attribute that may not be read
-/// counts as absent. So all are asked for, as many as Active Directory returns, and judged here.
+/// Two entries would show that an address is ambiguous, but many may have it in an attribute that does not count, such
+/// as `mail` of accounts without a mailbox. A filter that excludes those would depend on rights, since an attribute
+/// that may not be read counts as absent. So all are requested, up to the number that Active Directory returns.
 const SIZE_LIMIT: u16 = 1000;
-/// The size limit does not count references; a forest has one for each domain below a base.
+/// The size limit does not include references; a forest has one for each domain below a base.
 const MOST_REFERENCES: usize = 256;
-/// What Active Directory returns at most (`MaxPageSize`).
+/// The most that Active Directory returns (`MaxPageSize`).
 const PAGE: i32 = 1000;
 /// adminLimitExceeded (RFC 4511 appendix A).
 const ADMIN_LIMIT: u32 = 11;
-/// 1,500 values each.
+/// Of 1,500 values each.
 const MOST_RANGES: usize = 1000;
-/// What directories know an entry by, whatever it is called; some are no text.
+/// Identifiers of entries in different directories; some are binary.
 pub(super) const IDS: [&str; 4] = ["objectGUID", "entryUUID", "nsUniqueId", "invocationId"];
 
-/// What a clean answer holds.
+/// A clean answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reply {
-    /// The entries, each once, however many bases hold it.
+    /// The entries, without duplicates if bases overlap.
     pub(super) entries: Vec<Entry>,
-    /// Search references (RFC 4511 4.5.3), which are not chased.
+    /// Search references (RFC 4511 4.5.3), which are not followed.
     pub(super) references: Vec<String>,
 }
 
 /// Why there is no clean answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The connection could not be made or did not last.
+    /// The connection could not be opened, or was lost.
     #[error("{0}")]
     Broken(String),
-    /// TLS cannot be had, and will not be at the next try.
+    /// TLS is impossible, and another attempt will not help.
     #[error("{0}")]
     Tls(String),
-    /// Not LDAP.
+    /// Not valid LDAP.
     #[error("malformed answer: {0}")]
     Malformed(&'static str),
     /// A result code other than success (RFC 4511 appendix A).
     #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(doing, *code, text))]
     Refused {
-        /// What we were about.
+        /// The operation.
         doing: &'static str,
-        /// The result code.
         code: u32,
-        /// The server's words, after a colon.
+        /// The server's text, after a colon.
         text: String,
     },
-    /// More entries than the size limit, or references without end: reading on would fill memory.
+    /// More entries or references than the limits: reading on would fill memory.
     #[error("the server sends more than was asked for, and ignores the size limit")]
     Endless,
-    /// No answer for so long.
+    /// No answer for this long.
     #[error("no answer within {0:?}")]
     Silent(std::time::Duration),
-    /// What the directory says cannot be believed now.
+    /// The directory's answer cannot be believed now.
     #[error("{0}")]
     Doubt(std::sync::Arc<str>),
-    /// A server does not accept our password, or one did not lately and so it was not tried.
+    /// A server rejected our password, now or lately, so that it was not tried.
     #[error("{0}")]
     Rejected(std::sync::Arc<str>),
-    /// Nothing was sent, because it would have been wrong to.
+    /// Nothing was sent, because that would have been wrong.
     #[error("{0}")]
     NotTried(String),
 }
 
 impl Failure {
-    /// Whether another server, or a new connection, may do better.
+    /// Whether another server, or a new connection, may succeed.
     pub(super) fn is_servers_fault(&self) -> bool {
         match self {
             Self::Broken(_) | Self::Tls(_) | Self::Malformed(_) | Self::Silent(_) => true,
-            // operationsError is Active Directory's answer to a connection that lost its bind; busy, unavailable.
+            // operationsError is Active Directory's answer on a connection that lost its bind; busy; unavailable.
             Self::Refused { code, .. } => matches!(code, 1 | 51 | 52),
             Self::Endless | Self::Doubt(_) | Self::Rejected(_) | Self::NotTried(_) => false,
         }
     }
 
-    /// Whether it says nothing of other searches: time, size and administrative limits, and our own.
+    /// Whether it concerns this search only: time, size and administrative limits, and our own.
     pub(super) fn is_this_searchs_fault(&self) -> bool {
         matches!(self, Self::Refused { code: 3 | 4 | 11, .. } | Self::Endless)
     }
 
-    /// The server does not accept our name and password.
+    /// Whether the server rejected our name and password.
     pub(super) fn is_rejected_credentials(&self) -> bool {
         matches!(self, Self::Refused { code: 49, .. })
     }
 
-    /// Why the server does not let somebody in who says who they are: wrong password, locked, expired. Beside
-    /// invalidCredentials there is constraintViolation of password policies, inappropriateAuthentication of an entry
-    /// without a password, and unwillingToPerform of eDirectory's disabled accounts.
+    /// Why the server refuses a user's login: wrong password, locked, expired. Beside invalidCredentials:
+    /// constraintViolation of password policies, inappropriateAuthentication for an entry without a password, and
+    /// unwillingToPerform for eDirectory's disabled accounts.
     pub(super) fn refused_login(&self) -> Option<String> {
         match self {
             Self::Refused { doing: "the bind", code: code @ (19 | 48 | 49 | 53), text } => {
@@ -107,7 +106,7 @@ impl Failure {
         }
     }
 
-    /// Says which base is none: there may be several.
+    /// Adds which base does not exist; there may be several.
     fn below(self, base: &str) -> Self {
         match self {
             Self::Refused { doing, code: code @ (10 | 32), text } => {
@@ -117,7 +116,7 @@ impl Failure {
         }
     }
 
-    /// Passes on success.
+    /// `Ok` on success.
     pub(super) fn check(doing: &'static str, result: &LdapResult) -> Result<(), Self> {
         if result.rc == 0 {
             return Ok(());
@@ -146,7 +145,7 @@ impl From<LdapError> for Failure {
     }
 }
 
-/// One search below one base.
+/// A search below one base.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub(super) base: &'a str,
@@ -155,7 +154,7 @@ pub(super) struct Search<'a> {
     pub(super) attributes: &'a [&'a str],
 }
 
-/// What is returned at a time (RFC 2696), and where the rest begins: empty where there is none.
+/// A page of results (RFC 2696), and the cookie for the next one; empty: it is the last.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub(super) reply: Reply,
@@ -181,10 +180,10 @@ impl Connection {
         Ok(reply)
     }
 
-    /// Asks whether all bases are there.
+    /// Checks that all bases exist.
     pub(super) async fn see_bases(&self, config: &LdapConfig) -> Result<(), Failure> {
         for base in &config.base {
-            // RFC 4511 4.5.1.8: "1.1" is no attribute.
+            // RFC 4511 4.5.1.8: "1.1" requests no attributes.
             let (scope, attributes) = (Scope::Base, &["1.1"][..]);
             self.ask(Search { base, scope, filter: "(objectClass=*)", attributes }).await?;
         }
@@ -201,7 +200,7 @@ impl Connection {
             collect(ldap, search, most)
         };
         let (mut reply, _) = match limited(SIZE_LIMIT).await {
-            // OpenLDAP refuses whoever asks for more than its hard limit, and lets those have it who name none.
+            // OpenLDAP refuses a size limit above its hard limit, but accepts a search without one.
             Err(Failure::Refused { code: ADMIN_LIMIT, .. }) => limited(0).await?,
             answered => answered?,
         };
@@ -209,7 +208,7 @@ impl Connection {
         Ok(reply)
     }
 
-    /// The next entries of a search that finds many.
+    /// The next page of a search that finds many entries.
     pub(super) async fn page(&self, search: Search<'_>, cookie: Vec<u8>) -> Result<Page, Failure> {
         let mut ldap = self.ldap();
         ldap.with_controls(PagedResults { size: PAGE, cookie }.critical());
@@ -222,7 +221,8 @@ impl Connection {
         Ok(Page { reply, cookie })
     }
 
-    /// Asks for the values that the server kept back (`proxyAddresses;range=0-1499`, MS-ADTS 3.1.1.3.1.3.3).
+    /// Reads further values of an attribute that the server returned in part (`proxyAddresses;range=0-1499`, MS-ADTS
+    /// 3.1.1.3.1.3.3).
     async fn complete(&self, reply: &mut Reply) -> Result<(), Failure> {
         for entry in &mut reply.entries {
             for _ in 0..MOST_RANGES {
@@ -248,7 +248,7 @@ impl Connection {
     }
 }
 
-/// What is read at most, whatever the server sends.
+/// The most that is read, whatever the server sends.
 #[derive(Clone, Copy)]
 struct Most {
     entries: usize,
@@ -327,7 +327,7 @@ fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
     }
 }
 
-/// The names of the codes that are met (RFC 4511 appendix A.1), in words.
+/// Explanations of common codes (RFC 4511 appendix A.1).
 fn meaning(doing: &str, code: u32, text: &str) -> &'static str {
     if code == 49 && doing.contains("EXTERNAL") {
         return "invalid credentials; see that the server asks for the certificate in tls and knows whose it is";

@@ -9,23 +9,21 @@ use tokio::time::timeout;
 
 use crate::config::LdapConfig;
 
-/// Addresses of one name that are tried; a domain's own name has those of all its controllers.
+/// The most addresses of one name that are tried; a domain's own name has those of all its controllers.
 const MOST_ADDRESSES: usize = 10;
 
-/// So long a name may take to be looked up at most, and half of what a server has.
+/// The longest time for a DNS lookup; at most half of a server's time.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its place in `urls`.
+    /// Index in `urls`.
     pub(super) index: usize,
-    /// As written.
     pub(super) url: String,
     /// A name or an address, without brackets.
     pub(super) host: String,
-    /// 389 or 636 unless written.
+    /// 389 or 636 by default.
     pub(super) port: u16,
-    /// Whether and how the connection is encrypted.
     pub(super) security: Security,
     look_up: Duration,
     known: Mutex<Known>,
@@ -34,15 +32,14 @@ pub(super) struct Server {
 /// What is known of the addresses of a name.
 #[derive(Debug, Default)]
 struct Known {
-    /// What its name last led to.
+    /// The last result of the lookup.
     addresses: Vec<SocketAddr>,
-    /// The last one that could be connected to.
+    /// The last one to which a connection succeeded.
     good: Option<SocketAddr>,
-    /// The last one that could, and then did not answer.
+    /// The last one that accepted a connection and then did not answer.
     bad: Option<SocketAddr>,
 }
 
-/// Whether and how a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Security {
     /// `ldap://`.
@@ -58,17 +55,17 @@ impl Server {
         self.security != Security::Plain
     }
 
-    /// Where it may be, in the order in which it is tried.
+    /// Its addresses, in the order in which they are tried.
     ///
     /// # Errors
-    /// The name leads nowhere.
+    /// The name has no address.
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let asked = timeout(self.look_up, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
         let found = asked.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match found {
             Ok(found) => known.addresses = found.collect(),
-            // Where DNS fails its last answer stands in.
+            // If the DNS fails, the last result is used.
             Err(error) if known.addresses.is_empty() => {
                 return Err(format!("`{}` cannot be looked up: {error}", self.host));
             }
@@ -80,12 +77,12 @@ impl Server {
         Ok(in_order(&known))
     }
 
-    /// This address could be connected to.
+    /// A connection to this address succeeded.
     pub(super) fn connected(&self, address: SocketAddr) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).good = Some(address);
     }
 
-    /// The address that was connected to did not answer after that: another one comes first next time.
+    /// The connected address did not answer: next time another one is tried first.
     pub(super) fn fell_silent(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(good) = known.good.take() {
@@ -94,7 +91,7 @@ impl Server {
     }
 }
 
-/// The good one first, the bad one last; the others as the name has them.
+/// The good one first, the bad one last, others in the order of the DNS.
 fn in_order(known: &Known) -> Vec<SocketAddr> {
     let mut addresses = known.addresses.clone();
     addresses.sort_by_key(|address| match Some(*address) {
@@ -109,7 +106,7 @@ fn in_order(known: &Known) -> Vec<SocketAddr> {
 /// The servers in the order of failover.
 ///
 /// # Errors
-/// Every url that is not one.
+/// All malformed urls.
 pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>> {
     let plain = if config.start_tls { Security::StartTls } else { Security::Plain };
     let look_up = look_up(config.timeout);
@@ -129,7 +126,7 @@ pub(super) fn parse(config: &LdapConfig) -> Result<Vec<Arc<Server>>, Vec<String>
     if problems.is_empty() { Ok(servers) } else { Err(problems) }
 }
 
-/// How long a name may take: a server has a third of the time for a question.
+/// The time for a DNS lookup: a server has a third of a question's time.
 fn look_up(timeout: Duration) -> Duration {
     LOOK_UP.min(timeout / 6)
 }
@@ -209,7 +206,7 @@ mod tests {
     async fn where_dns_fails_its_last_answer_stands_in() {
         let last = SocketAddr::from(([10, 0, 0, 1], 389));
         for (addresses, expected) in [(vec![last], Some(vec![last])), (Vec::new(), None)] {
-            // RFC 6761 6.4: there is no such name.
+            // RFC 6761 6.4: this name never exists.
             let (url, host) = ("ldap://dc1.invalid:389".to_owned(), "dc1.invalid".to_owned());
             let known = Mutex::new(Known { addresses, ..Known::default() });
             let (security, look_up) = (Security::Plain, LOOK_UP);

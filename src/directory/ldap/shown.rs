@@ -1,8 +1,8 @@
-//! Whether any entry of a directory shows an attribute. Where none does, the right to read it may be missing, and who
-//! lacks it is not known to be nobody (DESIGN section 5, "doubt is temporary").
+//! Checks whether any entry of a directory shows an attribute. If none does, the right to read it may be missing, so
+//! its absence proves nothing (DESIGN section 5, "doubt is temporary").
 //!
-//! `ldap` asks it where an answer rests on that. One search an hour, which goes on though nobody waits for it any more: a
-//! large directory without the attribute is gone through as a whole.
+//! `ldap` asks it where an answer depends on that. It searches once an hour, and the search continues without a caller:
+//! in a large directory without the attribute it visits all entries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use super::search::{self, Failure};
 use crate::config::LdapConfig;
 use crate::directory::filter::Filter;
 
-/// How long it is believed that an attribute is shown.
+/// How long "some entry shows it" is believed.
 const SHOWN: Duration = Duration::from_hours(1);
-/// How long that none is.
+/// How long "none shows it" is believed.
 const NOT_SHOWN: Duration = Duration::from_mins(5);
-/// How long that nobody can say, because the directory does not answer, or at first because the search fails: each time in a
-/// row that it does, twice as long as before, and at most as long as that no entry shows it. It may go through all entries.
+/// How long "unknown" is believed, because the directory does not answer or the search fails; doubled with each
+/// consecutive failure, up to the time for "none shows it", since the search may visit all entries.
 const UNCLEAR: Duration = Duration::from_secs(5);
-/// How long the search may take.
+/// The time limit of the search.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// References beside the entry.
+/// The most references beside the entry.
 const MOST_REFERENCES: usize = 256;
 
-/// What the attributes are wanted for.
+/// The purpose of the attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// Entries are found by them.
+    /// They are used to find entries.
     Address,
-    /// Recipients are told from others by them.
+    /// They tell recipients from other entries.
     Kind,
 }
 
-/// What is known.
+/// The results.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     addresses: Mutex<Option<Seen>>,
@@ -49,18 +49,18 @@ pub(super) struct Shown {
 struct Seen {
     result: Result<(), Arc<str>>,
     until: Instant,
-    /// How often in a row the search itself has failed.
+    /// Consecutive failures of the search.
     failures: u32,
 }
 
-/// What came of the search.
+/// The result of the search.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Shown,
     NotShown,
     /// The directory did not answer.
     Unanswered(String),
-    /// It did, but the search comes to no end: a limit of the server's, or ours.
+    /// The search hit a limit of the server or of ours.
     Fails(String),
 }
 
@@ -74,7 +74,7 @@ impl Outcome {
         }
     }
 
-    /// How long it is believed, and how often in a row the search has failed, after it had so often.
+    /// How long it is believed, and the number of consecutive failures, given the number before.
     fn holds(&self, failures: u32) -> (Duration, u32) {
         match self {
             Self::Shown => (SHOWN, 0),
@@ -95,7 +95,7 @@ impl Shown {
 }
 
 impl Seen {
-    /// What still holds.
+    /// The result, if it is still believed.
     fn now(&self) -> Option<&Result<(), Arc<str>>> {
         (self.until > Instant::now()).then_some(&self.result)
     }
@@ -105,7 +105,7 @@ impl Asker {
     /// Whether some entry shows one of the attributes.
     ///
     /// # Errors
-    /// None does, or nobody can say.
+    /// None does, or it is unknown.
     pub(super) async fn shown(self: &Arc<Self>, by: By) -> Result<(), Arc<str>> {
         if self.is_shown(by) {
             return Ok(());
@@ -147,7 +147,7 @@ impl Asker {
             )
             .into()),
         };
-        // Of a directory that does not answer the log has more.
+        // If the directory does not answer, that is logged elsewhere.
         if let Err(cause) = &result
             && holds > UNCLEAR
         {
@@ -167,7 +167,7 @@ impl Asker {
 }
 
 impl Connection {
-    /// Whether some entry shows one of the attributes. Some servers find by what they do not show.
+    /// Searches for an entry that shows one of the attributes. Some servers match attributes that they do not return.
     async fn shows(&self, config: &LdapConfig, attributes: &[&str]) -> Result<bool, Failure> {
         let filter = Filter::Any(attributes.iter().copied().map(Filter::Present).collect()).to_string();
         for base in &config.base {
@@ -191,7 +191,7 @@ impl Connection {
                 }
             }
             let result = stream.finish().await;
-            // sizeLimitExceeded: there are others, and the one that came shows nothing.
+            // sizeLimitExceeded: there are more entries, and the one returned shows nothing.
             if result.rc != 4 {
                 Failure::check("the search for rights", &result)?;
             }
@@ -212,7 +212,7 @@ mod tests {
         for found in [
             code(3),
             code(11),
-            // The directory is away for a moment, and back.
+            // The directory is away for a moment.
             Err(Failure::Broken("lost".to_owned())),
             code(52),
             code(3),

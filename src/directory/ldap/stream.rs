@@ -1,8 +1,7 @@
-//! Changes as the server tells them: LDAP Content Synchronization, refreshAndPersist (RFC 4533 3.4). One search a base,
-//! each in a task of its own: the client library panics on some malformed messages, which ends the stream and nothing
-//! else.
+//! LDAP Content Synchronization, refreshAndPersist (RFC 4533 3.4). One search for each base, in a task of its own: the
+//! client library panics on some malformed messages, which ends only the stream.
 //!
-//! `follow` takes what comes. No cookie is kept: a new stream begins with everything.
+//! `follow` takes the events. No cookie is kept: a new stream begins with all entries.
 
 use std::sync::Arc;
 
@@ -23,21 +22,21 @@ use crate::directory::known::{Id, Known};
 use crate::directory::profile::Entry;
 use crate::directory::snapshot::view::Change;
 
-/// How many messages wait for whoever takes them.
+/// The length of the queue of events.
 const WAITING: usize = 1024;
 
-/// What comes.
+/// An event of a stream.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// An entry, while everything is being told.
+    /// An entry in the initial phase.
     Entry(Known),
-    /// One base has been told as a whole.
+    /// The initial phase of one base is complete.
     Told,
-    /// A change since.
+    /// A later change.
     Changed(Change),
-    /// A part of the directory that was not searched.
+    /// References to parts of the directory that were not searched.
     Elsewhere(Vec<String>),
-    /// No more comes.
+    /// The stream has ended.
     Ended(Failure),
 }
 
@@ -67,17 +66,17 @@ impl Stream {
         Self { events, stop, _tasks: tasks }
     }
 
-    /// Ends the searches, and waits until the server was told.
+    /// Ends the searches, and waits until that is sent to the server.
     pub(super) async fn end(mut self) {
         self.stop.cancel();
         while self.events.recv().await.is_some() {}
     }
 }
 
-/// Lets a stream run in a task of its own, whose panic is the end of the stream and is told.
+/// Runs a stream in its own task; a panic becomes its last event.
 async fn guarded(stream: impl Future<Output = ()> + Send + 'static, events: mpsc::Sender<Event>) {
     if AbortOnDropHandle::new(tokio::spawn(stream)).await.is_err() {
-        // Nobody may be left to take it.
+        // The receiver may be gone.
         let _ = events.send(Event::Ended(Failure::Malformed("a message of the stream of changes"))).await;
     }
 }
@@ -98,7 +97,7 @@ impl Base {
             Ok(()) => return,
             Err(failure) => failure,
         };
-        // Nobody may be left to take it.
+        // The receiver may be gone.
         let _ = self.events.send(Event::Ended(failure)).await;
     }
 
@@ -119,10 +118,11 @@ impl Base {
                 }
                 item = taker.next(stream.next()) => item?,
             };
-            // While all of it is told a question waits behind what was sent before: that is no silence.
+            // In the initial phase a question waits behind entries that were sent before, so each message counts as an
+            // answer.
             self.connection.answered();
             if self.told {
-                // From now on it is questions that must not wait.
+                // From now on questions must not wait.
                 taker.catches_up();
             }
             let Some(item) = item else { break };
@@ -171,8 +171,8 @@ impl Base {
         }
     }
 
-    /// What an entry of this base goes by. One that moves to another base is told twice, in any order: gone from here,
-    /// there now.
+    /// The id of an entry in this base. An entry that moves to another base is reported for both, in any order: removed
+    /// from one, added to the other.
     fn id(&self, uuid: &[u8]) -> Vec<u8> {
         [&self.number.to_le_bytes()[..], uuid].concat()
     }
@@ -195,14 +195,14 @@ impl Base {
     }
 }
 
-/// Whether somebody takes what comes.
+/// Whether the receiver still exists.
 #[derive(PartialEq)]
 enum Listener {
     There,
     Gone,
 }
 
-/// Tells the server that nobody listens any more.
+/// Tells the server that the search is abandoned.
 async fn abandon<'a>(mut stream: SearchStream<'a, &'a str, Vec<&'a str>>) -> Result<(), Failure> {
     let search = stream.ldap_handle().last_id();
     let mut ldap = stream.ldap_handle().clone();

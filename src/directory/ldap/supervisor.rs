@@ -16,61 +16,61 @@ use super::opener::Opener;
 use super::search::Failure;
 use super::server::Server;
 
-/// How often the servers before the one in use are tried.
+/// How often servers before the one in use are tried.
 const RETURN_AFTER: Duration = Duration::from_secs(60);
 
-/// A connection that was idle for so long is tested.
+/// A connection that was idle for this long is tested.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A connection that ends sooner counts as a failure.
 const SHORT_LIVED: Duration = Duration::from_secs(1);
 
-/// Pauses after failures in a row: doubled each time, up to the longest.
+/// Pauses after consecutive failures, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether there is another password.
+/// How often the password file is checked for a change.
 const LOOK_AT_FILE: Duration = Duration::from_millis(500);
 
-/// What the questions are to do.
+/// What questions do.
 #[derive(Clone)]
 pub(super) enum ConnectionState {
-    /// Wait. Why it is not there yet, where that is known.
+    /// They wait. The reason why there is no connection yet, if known.
     Connecting(Option<Arc<str>>),
-    /// Use this connection.
+    /// They use this connection.
     Up(Arc<Connection>),
-    /// The server that was in use has been gone for longer than a question may take. Who waits already goes on to; the
-    /// others answer `Unavailable`, for this reason.
+    /// The server in use has been gone for longer than a question may take. Questions that wait already go on waiting;
+    /// new ones are answered `Unavailable` for this reason.
     Lost(Arc<str>),
-    /// Answer `Unavailable`, for this reason.
+    /// They are answered `Unavailable` for this reason.
     Down(Arc<str>),
 }
 
 pub(super) struct Supervisor {
     name: Arc<str>,
-    /// One question's time.
+    /// The time limit of a question.
     timeout: Duration,
     opener: Arc<Opener>,
     states: watch::Sender<ConnectionState>,
     health: Arc<DirectoryHealth>,
 }
 
-/// Why no server could be connected to.
+/// Why no connection could be opened.
 enum Failed {
-    /// At least one did not answer in time: tried again at once, until the breaker opens.
+    /// At least one server did not answer in time: all are tried again at once, until the breaker opens.
     Silent(Arc<str>),
-    /// All said no.
+    /// All servers refused.
     Refused(Arc<str>, Prospect),
 }
 
-/// What the next round may bring.
+/// Whether another attempt may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Prospect {
-    /// A server may be back: it refuses connections, or breaks them off, as while it starts.
+    /// It may: a server refuses or drops connections, as while it starts.
     Better,
-    /// Servers answer, and will say the same.
+    /// It will fail in the same way.
     Same,
-    /// Nobody was asked, until what we have to say is another.
+    /// Nothing was sent; the configuration, or a file, has to change first.
     NothingSent,
 }
 
@@ -94,7 +94,7 @@ impl Supervisor {
                     lost = Some(Instant::now());
                     first = ended.next % self.opener.servers.len();
                     failures = if ended.short_lived { failures + 1 } else { 0 };
-                    // A server that was restarted is back at once; one that drops every connection is not.
+                    // A server that was restarted is tried at once; one that drops every connection is not.
                     (ended.cause, if failures > 1 { pause(failures) } else { Duration::ZERO }, Prospect::Same)
                 }
                 Err(Failed::Silent(cause)) => (cause, Duration::ZERO, Prospect::Same),
@@ -111,8 +111,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the next round. For as long as a question may take, those that come wait for a server that was there a
-    /// moment ago, as while it is restarted; after that those that wait already go on to, and new ones have their answer.
+    /// Waits for the next attempt. At first questions wait for a server that was there a moment ago and may be
+    /// restarting; after the time limit of a question, new ones fail at once.
     async fn rest(&self, wait: Duration, (cause, prospect): (Arc<str>, Prospect), lost: Option<Instant>) {
         let left = lost.map_or(Duration::ZERO, |lost| self.timeout.saturating_sub(lost.elapsed()));
         let may_return = lost.is_some() && prospect == Prospect::Better && self.health.until_test().is_none();
@@ -142,7 +142,7 @@ impl Supervisor {
         }
     }
 
-    /// One round over the servers. One whose test question is answered as it should be is preferred.
+    /// Tries each server once. One with a clean answer to the test question is preferred.
     async fn connect(&self, first: usize) -> Result<Link, Failed> {
         let servers = &self.opener.servers;
         let (before, after) = servers.split_at(first.min(servers.len()));
@@ -157,7 +157,7 @@ impl Supervisor {
                     causes.push(format!("{}: no answer in time", server.url));
                     self.health.timed_out();
                     if self.health.until_test().is_some() {
-                        // Nobody waits for the rest of the round.
+                        // The rest of the round is not waited for.
                         self.down(ConnectionState::Down(causes.join("; ").into()));
                     }
                 }
@@ -180,7 +180,7 @@ impl Supervisor {
         }
     }
 
-    /// Lets the questions use the connection until it ends; moves to an earlier server when one is back.
+    /// Lets questions use the connection until it ends; moves to an earlier server when one is back.
     async fn serve(&self, mut link: Link) -> Disconnect {
         loop {
             let server = Arc::clone(&link.connection.server);
@@ -194,7 +194,7 @@ impl Supervisor {
                 end = link.connection.condemned() => end,
                 () = self.falls_silent(&link.connection) => ConnectionLoss::Silent,
                 earlier = self.earlier(&server) => {
-                    // Questions under way end on the old connection, which goes with the last of them.
+                    // Questions in progress finish on the old connection, which closes after the last.
                     link.driver.detach();
                     link = earlier;
                     continue;
@@ -223,7 +223,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns when an idle connection does not answer the test question.
+    /// Completes when an idle connection does not answer the test question.
     async fn falls_silent(&self, connection: &Connection) {
         loop {
             sleep(IDLE).await;
@@ -237,14 +237,14 @@ impl Supervisor {
         }
     }
 
-    /// Returns when a server before that one is back. Those behind it are tried now and then, so that nobody learns
-    /// that they are dead when they are needed.
+    /// Completes when an earlier server is back. Later servers are tried now and then, so that their failure is known
+    /// before they are needed.
     async fn earlier(&self, in_use: &Server) -> Link {
         loop {
             sleep(RETURN_AFTER).await;
             for server in &self.opener.servers {
                 if server.index > in_use.index && self.opener.is_due(server) {
-                    // How it went is known there.
+                    // The opener records the result.
                     let _ = self.opener.open(server).await;
                 } else if server.index < in_use.index
                     && let Ok(link) = self.opener.open(server).await
@@ -266,7 +266,7 @@ impl Supervisor {
 }
 
 impl Prospect {
-    /// The same after another server.
+    /// Combines it with another server's failure.
     fn with(self, failure: &Failure) -> Self {
         match failure {
             Failure::Rejected(_) | Failure::NotTried(_) => self,
@@ -279,7 +279,7 @@ impl Prospect {
 
 /// How serving a connection ended.
 struct Disconnect {
-    /// The server to begin with; may be one too far.
+    /// The index of the server to begin with; may be one too large.
     next: usize,
     short_lived: bool,
     cause: Arc<str>,

@@ -1,5 +1,5 @@
-//! TLS towards directory servers: certificates are always checked, against the configured CA or the system's; ours is shown
-//! to servers that ask for it.
+//! TLS to directory servers: their certificates are always verified, against the configured CA or the system's; ours is
+//! presented to servers that request one.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::config::LdapConfig;
 use crate::tls::accept;
 use crate::tls::connect::roots;
 
-/// Reads the certificates, anew for each connection so that renewed ones are taken.
+/// Reads the certificates; called for each connection, so that renewed ones are used.
 ///
 /// # Errors
 /// What is wrong with a file, and what to do.

@@ -1,4 +1,4 @@
-//! What operators have tried: each server of a directory, and a connection that had been given up.
+//! Attempts that operators request: to reach each server of a directory, and to connect again.
 
 use std::sync::Arc;
 
@@ -9,17 +9,18 @@ use super::change_hold::Holding;
 use super::search::Failure;
 use super::supervisor::ConnectionState;
 
-/// What came of trying a server.
+/// The result of trying a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// As it is written, with its port.
+    /// With its port.
     pub url: String,
-    /// Why it would be no use; `Ok`: it would answer.
+    /// Why it cannot be used.
     pub result: Result<(), String>,
 }
 
 impl LdapDirectory {
-    /// Connects to every server, binds, and asks the test question. A password that one of them rejects is tried at few.
+    /// Connects to every server, binds, and asks the test question. A password that is rejected is tried at a few
+    /// servers only.
     pub async fn try_servers(&self) -> Vec<Tried> {
         let mut tried = Vec::new();
         for server in &self.opener.servers {
@@ -35,8 +36,8 @@ impl LdapDirectory {
         tried
     }
 
-    /// Why it does not answer; where it does, which servers were no use when they were last tried. And what is held where no
-    /// snapshot says so.
+    /// Why it does not answer; if it does, servers that could not be used when they were last tried. And held changes,
+    /// where no snapshot reports them.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problem = match self.asker.health.problem() {
@@ -53,7 +54,7 @@ impl LdapDirectory {
         problem
     }
 
-    /// Has what was given up tried again, a rejected password too, and waits for what comes of it.
+    /// Connects again, even with a rejected password, and waits for the result.
     ///
     /// # Errors
     /// Why there is no connection.

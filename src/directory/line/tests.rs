@@ -1,4 +1,4 @@
-//! Places, turns, and who goes for whom.
+//! Slots, turns, and which questions give way.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ fn client(number: usize) -> Behalf {
     Behalf::client([192, 0, a, b].into())
 }
 
-/// Asks so many questions at once that take so long each; returns how many were answered, gave way, found no place.
+/// Asks this many questions concurrently that take so long each; returns how many were answered, gave way, and found no
+/// slot.
 async fn asked(number: usize, takes: Duration, standing: Standing) -> (usize, usize, usize) {
     let line = Line::new(MOST);
     let until = Instant::now() + Duration::from_secs(5);
@@ -44,15 +45,15 @@ async fn asked(number: usize, takes: Duration, standing: Standing) -> (usize, us
 async fn slow_questions_give_way_only_to_who_waits_and_only_half_of_them() {
     let ms = Duration::from_millis;
     for (number, takes, standing, answered, gave_way, no_place) in [
-        // Quick ones take turns.
+        // Quick questions take turns.
         (8, 900, Standing::Stranger, 8, 0, 0),
         (40, 900, Standing::Stranger, 40, 0, 0),
         (8, 44_000, Standing::Stranger, 8, 0, 0),
-        // One waits, one goes.
+        // One waits, so one gives way.
         (9, 44_000, Standing::Stranger, 8, 1, 0),
         (12, 44_000, Standing::Stranger, 8, 4, 0),
         (13, 44_000, Standing::Stranger, 8, 5, 0),
-        // Four stay; the others' places change hands every second, four times before the time is up.
+        // Four stay; the other slots change hands every second, four times before the time is up.
         (40, 44_000, Standing::Stranger, 8, 16, 16),
         (12, 44_000, Standing::Known, 12, 0, 0),
         (13, 44_000, Standing::Known, 12, 1, 0),
@@ -74,7 +75,7 @@ async fn strangers_all_together_leave_places_to_networks_and_to_whom_we_know() {
         }
         assert!(line.take(&client(99), standing, soon()).await.is_none(), "{standing:?}");
     }
-    // Whoever is known goes first, however late he came.
+    // A known client goes first, however late it comes.
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = JoinSet::new();
     for standing in [Standing::Stranger, Standing::Network, Standing::Known] {
@@ -111,7 +112,7 @@ async fn who_had_no_turn_goes_before_the_lists_of_the_others() {
     (1..=60).for_each(|number| come(number, 15));
     sleep(SLOW).await;
     drop(held);
-    // In the middle of the round somebody comes for the first time.
+    // In the middle of the round a client comes for the first time.
     sleep(SLOW * 100).await;
     let before = order.lock().unwrap().len();
     come(77, 1);

@@ -1,5 +1,5 @@
-//! Active Directory with Exchange's attributes: which entry owns an address and what kind of recipient it is
-//! (DESIGN section 5, "what counts as found").
+//! Active Directory with Exchange's attributes: finds the owner of an address and its kind of recipient (DESIGN section
+//! 5, "what counts as found").
 
 use std::borrow::Cow;
 
@@ -26,10 +26,10 @@ const ATTRIBUTES: &[&str] = &[
     "msExchMailboxGuid",
 ];
 
-/// By one of these Exchange's recipients are told apart. Exchange 2003 writes no types.
+/// Attributes that tell Exchange's recipients from other entries. Exchange 2003 writes no types.
 const KINDS_BY: [&str; 4] = ["msExchRecipientTypeDetails", "homeMDB", "msExchHomeServerName", "targetAddress"];
 
-/// What only Exchange writes on an entry that it has mail-enabled.
+/// Attributes that only Exchange writes, on entries that it has mail-enabled.
 const MAIL_ENABLED: [&str; 5] =
     ["mailnickname", "legacyexchangedn", "homemdb", "msexchhomeservername", "targetaddress"];
 
@@ -82,7 +82,8 @@ impl Rules for ActiveDirectory {
         legacy_name::is_one(text)
     }
 
-    /// `proxyAddresses` decides; `mail` counts only where no `proxyAddresses` matched, on mail-enabled entries.
+    /// `proxyAddresses` decides; `mail` counts only if no entry has the address there, and only on mail-enabled
+    /// entries.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
         let mut claims = certain_claims(entry);
         if MAIL_ENABLED.iter().any(|name| entry.has(name)) {
@@ -91,7 +92,7 @@ impl Rules for ActiveDirectory {
         claims
     }
 
-    /// `altRecipient` is not read: Exchange forwards, and knows whether the mailbox gets a copy.
+    /// `altRecipient` is not read: Exchange forwards the mail, and knows whether the mailbox gets a copy.
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
         let written = entry.first("msexchrecipienttypedetails");
         let known = written.and_then(|value| value.parse().ok()).and_then(recipient_type::of);
@@ -106,7 +107,7 @@ impl Rules for ActiveDirectory {
             _ => by_attributes(entry, like.as_deref())?,
         };
         meaning.mail_server = entry.first("msexchhomeservername").and_then(last_cn);
-        // Without a type nobody can tell a shared mailbox, whose account is always disabled (Exchange 2003).
+        // Without a type, a shared mailbox, whose account is always disabled, cannot be recognised (Exchange 2003).
         let personal = known.is_some_and(|known| known.account == Account::Personal);
         if disabled == DisabledAccounts::Refused && personal && entry.has_class(&["user"]) && !entry.has(CONTROL) {
             return Err(Unclear(odd::lacks("of class user", "userAccountControl")));
@@ -133,14 +134,15 @@ impl ActiveDirectory {
         spellings(address).iter().flat_map(both).collect()
     }
 
-    /// DOMAIN\name is how Windows writes it.
+    /// Windows writes DOMAIN
+    /// ame.
     pub(super) fn login_filters_of<'a>(name: &str) -> Vec<Filter<'a>> {
         let account = name.rsplit_once('\\').map_or(name, |(_, account)| account);
         vec![Filter::equals("sAMAccountName", account), Filter::equals("userPrincipalName", name)]
     }
 }
 
-/// The addresses and names of Exchange's in `proxyAddresses` and `legacyExchangeDN`.
+/// The addresses and Exchange's legacy names in `proxyAddresses` and `legacyExchangeDN`.
 pub(super) fn certain_claims(entry: &Entry) -> Vec<Claim> {
     let mut claims = Vec::new();
     for value in entry.values("proxyaddresses") {
@@ -156,7 +158,7 @@ pub(super) fn certain_claims(entry: &Entry) -> Vec<Claim> {
     claims
 }
 
-/// The type decides, whatever the attributes say: a remote mailbox may carry a stale `homeMDB`.
+/// The type decides, whatever the attributes say: a remote mailbox may have a stale `homeMDB`.
 fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Meaning, Unclear> {
     let rule = format!("msExchRecipientTypeDetails = {value} ({})", known.name);
     let (home, has_target) = (entry.has("homemdb"), entry.has("targetaddress"));
@@ -175,8 +177,8 @@ fn by_type(entry: &Entry, known: RecipientType, value: &str) -> Result<Meaning, 
     Ok(Meaning { at_odds, ..meaning })
 }
 
-/// Where there is no type, or one that this table does not know. `like`: what shows that Exchange has made it a recipient;
-/// it is one, then, and what tells which cannot be read.
+/// For an entry without a type, or with an unknown one. `like`: the attribute which shows that Exchange made it a
+/// recipient; then the attributes that tell its kind may not be readable.
 fn by_attributes(entry: &Entry, like: Option<&str>) -> Result<Meaning, Unclear> {
     let kinds_by = || {
         let (last, others) = (KINDS_BY[3], &KINDS_BY[..3]);
@@ -201,8 +203,8 @@ fn by_attributes(entry: &Entry, like: Option<&str>) -> Result<Meaning, Unclear> 
     Ok(plain_meaning(kind, None, rule))
 }
 
-/// What only an entry has that Exchange has made a recipient. Exchange 2003 leaves `ADCDisabledMail` in `legacyExchangeDN` of
-/// those who were one.
+/// An attribute that only Exchange's recipients have. Exchange 2003 leaves `ADCDisabledMail` in `legacyExchangeDN` of
+/// former ones.
 fn sign(entry: &Entry) -> Option<&'static str> {
     let is_recipients = |name: &String| name.to_lowercase().contains("/cn=recipients/");
     if entry.has("mailnickname") {
@@ -216,12 +218,12 @@ fn sign(entry: &Entry) -> Option<&'static str> {
     }
 }
 
-/// A type is a sign of mail as well, unless it says that there is none.
+/// A type shows a recipient as well, unless it means that there is none.
 fn of_type(known: RecipientType) -> Option<String> {
     (known.kind != Kind::NoMailbox).then(|| format!("of type {}", known.name))
 }
 
-/// `/o=.../cn=Configuration/cn=Servers/cn=EX-EU` is `ex-eu`.
+/// `ex-eu` for `/o=.../cn=Configuration/cn=Servers/cn=EX-EU`.
 fn last_cn(server: &str) -> Option<String> {
     let parts = server.rsplit('/').filter_map(|part| part.split_once('='));
     let mut names = parts.filter(|(name, _)| name.trim().eq_ignore_ascii_case("cn"));
@@ -229,7 +231,7 @@ fn last_cn(server: &str) -> Option<String> {
 }
 
 fn is_disabled(entry: &Entry) -> bool {
-    // A signed integer in LDAP; the bit stands at the same place either way.
+    // A signed integer in LDAP; the bit is the same.
     let control = entry.first(CONTROL).and_then(|value| value.parse::<i64>().ok());
     control.is_some_and(|control| control & i64::from(ACCOUNT_DISABLED) != 0)
 }

@@ -1,7 +1,7 @@
-//! Active Directory without Exchange whose mailboxes are in Exchange Online or at Google: what is synchronized there
-//! (`docs/directories/active-directory-synced.md` has the sources, and says what cannot be known).
+//! Active Directory without Exchange whose mailboxes are in Exchange Online or at Google: reads what is synchronized
+//! there (`docs/directories/active-directory-synced.md` has the sources, and the limits).
 //!
-//! Nothing in such a directory says who has a mailbox: a user with an address is taken to have one.
+//! Such a directory does not tell who has a mailbox: a user with an address is assumed to have one.
 
 use std::borrow::Cow;
 
@@ -47,8 +47,8 @@ impl Rules for ActiveDirectorySynced {
         ActiveDirectory.is_name(text)
     }
 
-    /// `proxyAddresses` decides. `mail` counts where no `proxyAddresses` has the address: it is all that Google needs, and
-    /// accounts of administrators carry their owner's.
+    /// `proxyAddresses` decides. `mail` counts if no entry has the address there: it is all that Google needs, and
+    /// administrators' accounts have their owner's address in it.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
         let mut claims = active_directory::certain_claims(entry);
         entry.claim("mail", Strength::Fallback, &mut claims);

@@ -23,7 +23,8 @@ impl Rules for CustomProfile {
         self.login.iter().map(String::as_str).collect()
     }
 
-    /// With a prefix, values with it are asked for as well, in each case that servers may tell apart.
+    /// If there is a prefix, values with it are searched for as well, in upper and lower case, which servers may
+    /// distinguish.
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
         let mut prefixes = vec![String::new()];
         if let Some(prefix) = &self.prefix {
@@ -50,7 +51,7 @@ impl Rules for CustomProfile {
         claims
     }
 
-    /// Accounts are not known to be disabled: who does not count, the operator's filter leaves out.
+    /// Disabled accounts are unknown: the operator's filter has to exclude them.
     fn meaning(&self, entry: &Entry, _: DisabledAccounts) -> Result<Meaning, Unclear> {
         let classes: Vec<&str> = self.groups.iter().map(String::as_str).collect();
         let target = match &self.target {

@@ -9,16 +9,17 @@ use crate::lookup::Kind;
 const ATTRIBUTES: &[&str] =
     &["objectClass", "mail", "internetAddress", "uid", "mailAddress", "mailSystem", "mailServer", "groupType"];
 
-/// `uid` has the short names, which may be whole addresses.
+/// `uid` has short names, which may be complete addresses.
 const ADDRESSES: [&str; 3] = ["mail", "internetAddress", "uid"];
 
-/// Notes, and POP or IMAP: the mail file is on a Domino server. Others: other (3), Internet (5), none (100).
+/// `mailSystem` of users with a mail file on a Domino server: Notes, and POP or IMAP. Others: other (3), Internet (5),
+/// none (100).
 const MAIL_SYSTEMS: [&str; 2] = ["1", "6"];
 
 /// `mailSystem`: none.
 const NO_MAIL: &str = "100";
 
-/// Multi-purpose, and mail only. Others: access control (2), deny list (3), servers (4).
+/// Group types that receive mail: multi-purpose, and mail only. Others: access control (2), deny list (3), servers (4).
 const MAIL_GROUPS: [&str; 2] = ["0", "1"];
 
 /// `profile = "domino"`.
@@ -45,7 +46,7 @@ impl Rules for Domino {
         vec!["mailSystem", "mailServer"]
     }
 
-    /// The directory does not say who is disabled: whom a deny list names stays in it.
+    /// The directory does not tell who is disabled: users in a deny list stay in it.
     fn meaning(&self, entry: &Entry, _: DisabledAccounts) -> Result<Meaning, Unclear> {
         let system = entry.first("mailsystem").map(str::trim);
         let on_domino = system.is_none_or(|system| MAIL_SYSTEMS.contains(&system));
@@ -60,10 +61,10 @@ impl Rules for Domino {
         } else if on_domino && (entry.has("mailserver") || system.is_some()) {
             plain_meaning(Kind::Mailbox, None, "a person with a mail file")
         } else if let Some(system) = system.filter(|system| *system != NO_MAIL) {
-            // The mail is in another system, and the forwarding address says where.
+            // The mail is in another system, and the forwarding address tells where.
             match entry.first("mailaddress").map(str::trim).filter(|written| !written.is_empty()) {
                 None => return Err(Unclear(odd::lacks(&format!("with mailSystem {system}"), "mailAddress"))),
-                // Their own: Domino would send it to where the domain's mail goes, which may be here again.
+                // Its own address: Domino would send the mail by the domain's routing, which may lead back here.
                 Some(own) if is_internet(own) => plain_meaning(Kind::NoMailbox, None, "mailSystem: another system"),
                 Some(_) => away(Kind::MailUser, Target::OtherKind("Notes".to_owned()), "mailAddress"),
             }
@@ -75,7 +76,7 @@ impl Rules for Domino {
     }
 }
 
-/// The forwarding address, where it is an Internet address: it may be a Notes name (`Ann Lee/Contoso@Contoso`).
+/// The forwarding address, if it is an Internet address; it may be a Notes name (`Ann Lee/Contoso@Contoso`).
 fn target(entry: &Entry, own: &[Claim]) -> Result<Option<Target>, Unclear> {
     let written = entry.first("mailaddress").unwrap_or_default();
     if is_internet(written) { entry.other_target("mailaddress", own) } else { Ok(None) }
@@ -85,7 +86,7 @@ fn is_internet(written: &str) -> bool {
     !written.contains(['/', '%']) && written.contains('@')
 }
 
-/// `CN=MAIL1,O=Contoso`, `CN=MAIL1/O=Contoso` and `MAIL1/Contoso` are `mail1`.
+/// `mail1` for `CN=MAIL1,O=Contoso`, `CN=MAIL1/O=Contoso` and `MAIL1/Contoso`.
 fn common_name(server: &str) -> Option<String> {
     let first = server.split([',', '/']).next()?.trim().to_lowercase();
     let name = first.strip_prefix("cn=").unwrap_or(&first);

@@ -1,4 +1,4 @@
-//! One entry as a search returned it, and how profiles read its attributes. Pure.
+//! An entry as a search returned it, and functions for profiles to read its attributes. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,21 +6,18 @@ use super::Unclear;
 use crate::directory::known::{self, Claim, Strength};
 use crate::smtp::address::Address;
 
-/// One entry that a search returned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// Its distinguished name.
     pub dn: String,
-    /// What the directory knows it by, whatever it is called; empty where it was not asked for that.
+    /// The directory's own identifier; empty if it was not requested.
     pub id: Vec<u8>,
-    /// Values by lower-case attribute name without options. Values that are not UTF-8 are left out.
+    /// Values by attribute name in lower case without options. Values that are not UTF-8 are left out.
     attributes: HashMap<String, Vec<String>>,
-    /// What to ask for next where the server did not return all values of an attribute at once.
+    /// The next ranges to request of attributes that the server returned in part.
     rest: Vec<String>,
 }
 
 impl Entry {
-    /// An entry without attributes.
     #[must_use]
     pub fn new(dn: impl Into<String>) -> Self {
         Self { dn: dn.into(), ..Self::default() }
@@ -36,13 +33,13 @@ impl Entry {
         self.attributes.entry(name.to_ascii_lowercase()).or_default().extend(values);
     }
 
-    /// What to ask for next where the server kept values back.
+    /// The next range to request, if the server returned an attribute in part.
     #[must_use]
     pub fn rest(&self) -> Option<String> {
         self.rest.last().cloned()
     }
 
-    /// Takes the values in that were kept back.
+    /// Adds further values of such attributes.
     pub fn add_rest(&mut self, more: Self) {
         for (name, values) in more.attributes {
             self.attributes.entry(name).or_default().extend(values);
@@ -51,7 +48,7 @@ impl Entry {
         self.rest.extend(more.rest);
     }
 
-    /// The attribute's values; the name in lower case.
+    /// The values of an attribute; its name in lower case.
     pub(in crate::directory) fn values(&self, name: &str) -> &[String] {
         debug_assert_eq!(name, name.to_ascii_lowercase(), "attribute names are kept in lower case");
         self.attributes.get(name).map_or(&[], Vec::as_slice)
@@ -61,7 +58,7 @@ impl Entry {
         self.values(name).first().map(String::as_str)
     }
 
-    /// Whether the server returned the attribute, whatever its values are.
+    /// Whether the server returned the attribute, with any values.
     pub(super) fn shows(&self, name: &str) -> bool {
         self.attributes.contains_key(name)
     }
@@ -75,31 +72,31 @@ impl Entry {
         self.values("objectclass").iter().any(|class| classes.contains(&class.to_ascii_lowercase().as_str()))
     }
 
-    /// Whether the attribute's first value is that word, in any case.
+    /// Whether the attribute's first value is this word, in any case.
     pub(super) fn says(&self, name: &str, word: &str) -> bool {
         self.first(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(word))
     }
 
-    /// The mail server that the attribute names.
+    /// The mail server in the attribute.
     pub(super) fn server(&self, name: &str) -> Option<String> {
         self.first(name).map(|host| host.trim().trim_end_matches('.').to_lowercase())
     }
 
-    /// Puts the attribute's values that are addresses among the claims.
+    /// Adds a claim for each value of the attribute that is an address.
     pub(super) fn claim(&self, name: &str, strength: Strength, claims: &mut Vec<Claim>) {
         for address in self.values(name).iter().filter_map(|value| Address::parse(value.trim()).ok()) {
             known::claim(claims, address.key(), strength);
         }
     }
 
-    /// A claim to each address in these attributes.
+    /// Claims for the addresses in these attributes.
     pub(super) fn claims(&self, names: &[impl AsRef<str>], strength: Strength) -> Vec<Claim> {
         let mut claims = Vec::new();
         names.iter().for_each(|name| self.claim(&name.as_ref().to_ascii_lowercase(), strength, &mut claims));
         claims
     }
 
-    /// Adds a fallback claim for each local part in the attribute, in every domain that the entry has an address in.
+    /// Adds a fallback claim for each local part in the attribute, in every domain of the entry's addresses.
     pub(super) fn claim_short_names(&self, name: &str, claims: &mut Vec<Claim>) {
         let domains: BTreeSet<String> =
             claims.iter().filter_map(|claim| claim.key.rsplit_once('@')).map(|(_, domain)| domain.to_owned()).collect();
@@ -110,7 +107,7 @@ impl Entry {
         }
     }
 
-    /// The one target that the attribute holds, unless it is one of the entry's own addresses.
+    /// The target in the attribute; `None` also if it is one of the entry's own addresses.
     pub(super) fn other_target(&self, name: &str, own: &[Claim]) -> Result<Option<Target>, Unclear> {
         let is_own = |target: &Target| match target {
             Target::Address(target) => own.iter().any(|claim| claim.key == target.key()),
@@ -119,7 +116,7 @@ impl Entry {
         Ok(self.target(name)?.filter(|target| !is_own(target)))
     }
 
-    /// The one target that the attribute holds: an address, with or without `SMTP:`, or one of another kind.
+    /// The target in the attribute: an address, with or without `SMTP:`, or one of another kind.
     pub(super) fn target(&self, name: &str) -> Result<Option<Target>, Unclear> {
         let targets = self.values(name);
         let (first, others) = match targets {
@@ -138,15 +135,15 @@ impl Entry {
     }
 }
 
-/// Where an entry's mail goes instead.
+/// The target of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     Address(Address),
-    /// To an address of that kind, `GWISE`, `NOTES`, `X400`: the entry's own system has the connector for it.
+    /// An address of this kind, such as `GWISE`, `NOTES` or `X400`: the entry's own system has a connector for it.
     OtherKind(String),
 }
 
-/// The kind of a proxy address that is not SMTP's: `GWISE` of `GWISE:dom.po.user`.
+/// The kind of a proxy address other than SMTP's: `GWISE` of `GWISE:dom.po.user`.
 pub(in crate::directory) fn other_kind(proxy: &str) -> Option<&str> {
     let (kind, rest) = proxy.trim().split_once(':')?;
     let is_kind =
@@ -154,7 +151,7 @@ pub(in crate::directory) fn other_kind(proxy: &str) -> Option<&str> {
     (is_kind && !rest.trim().is_empty() && !kind.eq_ignore_ascii_case("smtp")).then_some(kind)
 }
 
-/// What stands behind the prefix, in any case.
+/// The value without the prefix, which may be in any case.
 pub(super) fn without_prefix<'a>(value: &'a str, prefix: &str) -> Option<&'a str> {
     match value.split_at_checked(prefix.len()) {
         Some((start, rest)) if start.eq_ignore_ascii_case(prefix) => Some(rest),

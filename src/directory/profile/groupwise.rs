@@ -1,7 +1,7 @@
 //! GroupWise's users in eDirectory (`docs/directories/groupwise.md` has the sources).
 //!
-//! eDirectory knows the address that is preferred, and others only where GroupWise publishes them; so who is not found
-//! here may still be a user, and GroupWise itself is asked next (`config::check::companions`).
+//! eDirectory has each user's preferred address, and others only if GroupWise publishes them; so an address that is not
+//! found may still be a user's, and GroupWise itself is asked next (`config::check::companions`).
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
@@ -11,10 +11,10 @@ const ATTRIBUTES: &[&str] = &["objectClass", "mail", "nGWPostOffice", "loginDisa
 
 const ADDRESSES: [&str; 1] = ["mail"];
 
-/// eDirectory's names in LDAP are those of its schema without spaces and punctuation.
+/// eDirectory's LDAP names are those of its schema without spaces and punctuation.
 const GROUPS: [&str; 3] = ["groupwisedistributionlist", "groupofnames", "group"];
 
-/// Somebody of another mail system, for GroupWise's address book.
+/// Users of other mail systems in GroupWise's address book.
 const ELSEWHERE: [&str; 1] = ["groupwiseexternalentity"];
 
 /// `profile = "groupwise"`.
@@ -48,7 +48,7 @@ impl Rules for GroupWise {
     }
 }
 
-/// `cn=PO1,ou=GroupWise,o=Contoso` is `po1`.
+/// `po1` for `cn=PO1,ou=GroupWise,o=Contoso`.
 fn common_name(post_office: &str) -> Option<String> {
     let (_, value) = post_office.split(',').next()?.split_once('=')?;
     Some(value.trim().to_lowercase())

@@ -1,7 +1,7 @@
 //! Kerio Connect's extension of Active Directory and Open Directory (`docs/directories/kerio.md` has the sources).
 //!
-//! Kerio's names have no domain: the domain is the one that Kerio maps to the directory. So local parts are compared,
-//! and the configuration says for which domains (`config::check::companions`).
+//! Kerio's names have no domain: Kerio maps the directory to one. So local parts are compared, and the configuration
+//! has the domains (`config::check::companions`).
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use crate::smtp::address::Address;
 const ATTRIBUTES: &[&str] =
     &["objectClass", "sAMAccountName", "uid", "kerio-Mail-Address", "kerio-Mail-Active", "kerio-Mail-AccountEnabled"];
 
-/// What only Kerio's extension writes: who has none of these is no user of Kerio's.
+/// Attributes of Kerio's extension: an entry with none of them is not a user of Kerio's.
 const MARKS: [&str; 3] = ["kerio-Mail-Address", "kerio-Mail-Active", "kerio-Mail-AccountEnabled"];
 
-/// Attributes with local parts: the user's name in Active Directory and in Open Directory, and further addresses.
+/// Attributes with local parts: the user's name in Active Directory or Open Directory, and further addresses.
 const NAMES: [&str; 3] = ["sAMAccountName", "uid", "kerio-Mail-Address"];
 
 const GROUPS: [&str; 3] = ["group", "apple-group", "posixgroup"];
@@ -51,7 +51,7 @@ impl Rules for Kerio {
         Cow::Borrowed(address.local_key())
     }
 
-    /// A group has an address only where Kerio gave it one; a user's own name is always one.
+    /// A group has an address only if Kerio gave it one; a user's own name always is one.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
         let mut claims = Vec::new();
         if !MARKS.iter().any(|mark| entry.has(&mark.to_ascii_lowercase())) {
@@ -60,7 +60,7 @@ impl Rules for Kerio {
         let names = if entry.has_class(&GROUPS) { &NAMES[2..] } else { &NAMES[..] };
         for value in names.iter().flat_map(|name| entry.values(&name.to_ascii_lowercase())) {
             let local = value.trim().split('@').next().unwrap_or_default();
-            // Any domain will do to see whether it is a local part, and how it is compared.
+            // Any domain can be used to check that it is a local part and to get its comparable form.
             if let Ok(address) = Address::parse(&format!("{local}@kerio.invalid")) {
                 known::claim(&mut claims, address.local_key(), Strength::Certain);
             }

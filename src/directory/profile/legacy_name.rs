@@ -1,14 +1,14 @@
-//! Names of Exchange's that are no addresses: `/o=Contoso/ou=.../cn=Recipients/cn=alice`, which stand in
+//! Exchange's legacy names, which are no addresses: `/o=Contoso/ou=.../cn=Recipients/cn=alice`, which stand in
 //! `legacyExchangeDN` and, after a move, as `X500:` in `proxyAddresses`. Pure.
 //!
-//! Replies to old messages and entries of an old address book carry them, wrapped into an address
-//! (IMCEAEX: Internet Mail Connector Encapsulated Addressing; MS-OXCMAIL and Microsoft's KB 2807779 show the coding).
+//! Replies to old messages, and old address books, have them encapsulated in an address (IMCEAEX: Internet Mail
+//! Connector Encapsulated Addressing; MS-OXCMAIL and Microsoft's KB 2807779 show the coding).
 
 use crate::smtp::address::Address;
 
 const PREFIX: &str = "imceaex-";
 
-/// The key of the name that the address wraps: `_` stands for `/`, `+XX` for an octet. `None`: it wraps none.
+/// The key of the name in an encapsulated address: `_` stands for `/`, `+XX` for an octet. `None`: the address is none.
 pub(super) fn decoded(address: &Address) -> Option<String> {
     let coded = address.local_key().strip_prefix(PREFIX)?;
     let mut octets = Vec::with_capacity(coded.len());
@@ -29,7 +29,7 @@ pub(super) fn is_one(text: &str) -> bool {
     text.starts_with('/')
 }
 
-/// What such names are compared by.
+/// The comparable form of such a name.
 pub(super) fn key(name: &str) -> String {
     name.trim().to_lowercase()
 }

@@ -5,12 +5,12 @@ use crate::directory::known::Meaning;
 use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
-/// The mail settings of a user: a property list in XML.
+/// A user's mail settings: a property list in XML.
 const SETTINGS: &str = "apple-user-mailattribute";
 
 const ATTRIBUTES: &[&str] = &["objectClass", "mail", "uid", SETTINGS, "authAuthority"];
 
-/// A short name may be a whole address: so the mail service tells virtual hosts apart.
+/// A short name may be a complete address: the mail service distinguishes virtual hosts in this way.
 const ADDRESSES: [&str; 2] = ["mail", "uid"];
 
 const GROUPS: [&str; 2] = ["apple-group", "posixgroup"];
@@ -59,12 +59,12 @@ fn forwarded_to(settings: &str) -> Result<Address, Unclear> {
     Address::parse(written).map_err(|error| Unclear(format!("kAutoForwardValue `{written}` is no address: {error}")))
 }
 
-/// `;DisabledUser;` stands before what the account had.
+/// `;DisabledUser;` is put before the account's previous value.
 fn is_disabled(entry: &Entry) -> bool {
     entry.values("authauthority").iter().any(|value| value.to_ascii_lowercase().contains(";disableduser;"))
 }
 
-/// The text behind a key: `<key>NAME</key> <string>TEXT</string>`. None of them has a character that XML escapes.
+/// The text after a key: `<key>NAME</key> <string>TEXT</string>`. None of these texts has a character that XML escapes.
 fn setting<'a>(settings: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = settings.split_once(&format!("<key>{name}</key>"))?;
     let (text, _) = rest.trim_start().strip_prefix("<string>")?.split_once("</string>")?;

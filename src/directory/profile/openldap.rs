@@ -1,8 +1,8 @@
-//! OpenLDAP and its like: `mail`, and the attributes of Sendmail's LDAP routing
+//! OpenLDAP and similar directories: `mail`, and the attributes of Sendmail's LDAP routing
 //! (draft-lachman-laser-ldap-mail-routing-02) as far as they fit.
 //!
-//! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server
-//! that `mailbox_servers` matches.
+//! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server that
+//! `mailbox_servers` matches.
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::Meaning;
@@ -19,14 +19,15 @@ const ATTRIBUTES: &[&str] = &[
     "pwdAccountLockedTime",
 ];
 
-/// Each value of these is an address of the entry; `mail` first, which explains best.
+/// Each value of these is an address of the entry; `mail` comes first, because it explains best.
 const ADDRESSES: [&str; 3] = ["mail", "mailAlternateAddress", "mailLocalAddress"];
 
 /// Object classes of groups (RFC 4519, and those that mail servers add), in lower case.
 const GROUPS: [&str; 6] =
     ["groupofnames", "groupofuniquenames", "groupofurls", "mailgroup", "nismailalias", "rfc822mailgroup"];
 
-/// What `pwdAccountLockedTime` holds when an administrator locked the account (draft-behera-ldap-password-policy 5.3.3).
+/// The value of `pwdAccountLockedTime` if an administrator locked the account (draft-behera-ldap-password-policy
+/// 5.3.3).
 const LOCKED_FOR_GOOD: &str = "000001010000Z";
 
 /// `profile = "openldap"`.
@@ -60,7 +61,7 @@ impl Rules for Openldap {
     }
 }
 
-/// `accountStatus` is qmail-ldap's: anything but `active` refuses mail.
+/// qmail-ldap's `accountStatus`: any value but `active` refuses mail.
 fn is_disabled(entry: &Entry) -> bool {
     let inactive = entry.first("accountstatus").is_some_and(|status| !status.eq_ignore_ascii_case("active"));
     inactive || entry.first("pwdaccountlockedtime") == Some(LOCKED_FOR_GOOD)
@@ -106,8 +107,8 @@ mod tests {
         }
     }
 
-    /// Sendmail's cf/README, "LDAP ROUTING": what each of its six cases is here. Which hosts are ours is said by
-    /// `mailbox_servers` and not by the entry, so local and remote ones are told apart afterwards.
+    /// The six cases of Sendmail's cf/README, "LDAP ROUTING". Which hosts are local is configured by `mailbox_servers`,
+    /// not in the entry, so local and remote ones are told apart later.
     #[test]
     fn sendmails_six_cases() {
         let (local, remote) = (("mailHost", "mx.contoso.com."), ("mailHost", "EX1.contoso.com"));
@@ -124,7 +125,7 @@ mod tests {
             let entries = [entry("uid=a", &all)];
             assert_eq!(said(&Profile::Openldap, &entries, DisabledAccounts::Accepted), expected, "{attributes:?}");
         }
-        // A whole domain's address (`@contoso.com`) would make everybody known.
+        // An address of a whole domain (`@contoso.com`) would make every address known.
         let catch_all = [entry("uid=a", &[("mailLocalAddress", "@contoso.com")])];
         assert_eq!(said(&Profile::Openldap, &catch_all, DisabledAccounts::Accepted), "not found");
     }

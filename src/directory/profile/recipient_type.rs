@@ -1,36 +1,34 @@
-//! `msExchRecipientTypeDetails`: what kind of recipient Exchange says that an entry is.
+//! `msExchRecipientTypeDetails`: Exchange's type of a recipient.
 //!
 //! The values are those of Exchange's `RecipientTypeDetails`, as Microsoft publishes them (see
-//! `docs/directories/active-directory.md` for the sources). A type that is not in the table says nothing.
+//! `docs/directories/active-directory.md` for the sources). A type that is not in the table is ignored.
 
 use crate::lookup::Kind;
 
-/// What a type says of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecipientType {
-    /// Exchange's name for it.
+    /// Exchange's name.
     pub(super) name: &'static str,
-    /// Our word for it.
     pub(super) kind: Kind,
-    /// Whether its account is one that somebody logs on with.
+    /// Whether a person logs on with its account.
     pub(super) account: Account,
 }
 
-/// The account behind a recipient.
+/// The account of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Account {
-    /// Somebody's own: if it is disabled, that somebody has left.
+    /// A person's: if it is disabled, that person has left.
     Personal,
-    /// Exchange keeps it disabled as long as it lives (shared, linked, rooms), or there is none.
+    /// Exchange keeps it disabled (shared and linked mailboxes, rooms), or there is none.
     DisabledByDesign,
 }
 
-/// The type with that value.
+/// The type with this value.
 pub(super) fn of(value: u64) -> Option<RecipientType> {
     TABLE.iter().find(|(bit, ..)| *bit == value).map(|&(_, name, kind, account)| RecipientType { name, kind, account })
 }
 
-/// The type that Exchange calls so.
+/// The type with Exchange's name.
 pub(super) fn named(name: &str) -> Option<RecipientType> {
     TABLE.iter().find(|row| row.1 == name).and_then(|row| of(row.0))
 }
@@ -91,7 +89,7 @@ const TABLE: &[(u64, &str, Kind, Account)] = &[
 mod tests {
     use super::*;
 
-    /// Exchange's names follow a rule; the table is held against it, and against Microsoft's decimal values.
+    /// Exchange's names follow a rule; the table is compared with it, and with Microsoft's decimal values.
     #[test]
     fn every_type_has_the_kind_that_its_name_says() {
         assert_eq!(TABLE.len(), 46);

@@ -1,6 +1,6 @@
 //! Zimbra Collaboration's own directory (`docs/directories/zimbra.md` has the sources).
 //!
-//! Forwarding is Zimbra's own business, also where it keeps no copy; a catch-all is no recipient.
+//! Zimbra itself forwards mail, also where it keeps no copy; a catch-all is not a recipient.
 
 use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
@@ -19,7 +19,8 @@ const ATTRIBUTES: &[&str] = &[
     "zimbraMailHost",
 ];
 
-/// What Zimbra's Postfix asks for, without the catch-all, and `mail`, where distribution lists have theirs.
+/// The attributes that Zimbra's Postfix searches, without the catch-all, and `mail`, which has the addresses of
+/// distribution lists.
 const ADDRESSES: [&str; 4] = ["zimbraMailDeliveryAddress", "zimbraMailAlias", "zimbraOldMailAddress", "mail"];
 
 const GROUPS: [&str; 2] = ["zimbradistributionlist", "zimbragroup"];

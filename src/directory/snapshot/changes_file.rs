@@ -1,9 +1,9 @@
-//! What `hold_changes` keeps over a restart, in `state_dir`: what changed lately, whether changes are held, and what is
-//! announced.
+//! The state of `hold_changes` in `state_dir`, which survives a restart: recent changes, whether changes are held, and
+//! announcements.
 //!
-//! After the magic stand records, each framed as in a snapshot's file. Changes are added at the end; whatever else is new,
-//! and a file of which the larger part is over, makes a whole file that takes the place of the old one. Both are synced
-//! before anything else is done: what a power cut took would not go back.
+//! After the magic come records, framed as in a snapshot's file. Changes are appended; anything else that is new, and a
+//! file of which most is obsolete, leads to a new file that replaces the old one. Both are synced before anything else
+//! is done: a change that a power cut removes from the file could not be taken back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
@@ -18,18 +18,18 @@ use super::saved::{Beside, LONGEST, Unreadable, framed, next};
 use super::window::Undo;
 use crate::directory::expected::Expected;
 
-/// Another one whenever [`Record`], or anything in it, changes.
+/// Changes whenever [`Record`] does, or any type in it.
 const MAGIC: &[u8; 8] = b"FPCHNG1\n";
-/// A file with no more records than this more than it needs stays as it is.
+/// A file with at most this many obsolete records is not rewritten.
 const SPARE: usize = 64;
-/// Addresses in one record: it has a largest size.
+/// Addresses in one record, whose size is limited.
 const ADDRESSES: usize = 1_000;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
-    /// An entry that changed.
+    /// An entry's change.
     Undo(Arc<Undo>),
-    /// The last one counts.
+    /// The last one is valid.
     State { holding: Option<Holding>, expected: Expected },
     /// More addresses that are withheld while changes are held.
     Withheld(Vec<(String, Arc<str>)>),
@@ -38,19 +38,18 @@ enum Record {
 #[derive(Debug)]
 pub struct ChangesFile {
     path: PathBuf,
-    /// Open to be added to; `None`: nothing was written yet.
+    /// Open for appending; `None`: nothing has been written yet.
     file: Option<File>,
-    /// What stands in it.
+    /// The file's content.
     written: SnapshotState,
-    /// Something stands there, which this one may not have written.
+    /// Whether there is a file, perhaps of another version.
     is_there: bool,
-    /// Another one writes the file now.
+    /// Whether a successor writes the file now.
     has_given_way: bool,
 }
 
 impl ChangesFile {
-    /// Reads what was kept. Of a file that is damaged what stands before the damage counts; nothing is kept of one of
-    /// another version.
+    /// Reads the file. If it is damaged, the part before the damage is used; a file of another version is not used.
     #[must_use]
     pub fn open(path: PathBuf) -> (Self, SnapshotState) {
         let kept = read(&path).unwrap_or_else(|error| {
@@ -62,12 +61,12 @@ impl ChangesFile {
             SnapshotState::default()
         });
         Beside::clear(&path);
-        // Whatever stands there, the next one is written anew.
+        // A file that cannot be used is replaced at the next write.
         let is_there = path.exists();
         (Self { path, file: None, written: SnapshotState::default(), is_there, has_given_way: false }, kept)
     }
 
-    /// Keeps that from now on.
+    /// Writes the new state.
     ///
     /// # Errors
     /// The system's.
@@ -77,7 +76,7 @@ impl ChangesFile {
         }
         let known = &self.written;
         let is_same_state = kept.holding == known.holding && kept.expected == known.expected;
-        // What is over stands at the beginning; while changes are held nothing is over.
+        // Obsolete records are at the beginning; while changes are held no record is obsolete.
         let first = kept.undos.first();
         let over = first.and_then(|first| known.undos.iter().position(|undo| Arc::ptr_eq(undo, first)));
         let over = over.unwrap_or(known.undos.len());
@@ -97,13 +96,13 @@ impl ChangesFile {
         let appended = file.write_all(&records.concat()).and_then(|()| file.sync_data());
         match appended {
             Ok(()) => self.written.undos.extend_from_slice(added),
-            // The next time all of it is written anew.
+            // The next write makes a new file.
             Err(_) => self.file = None,
         }
         appended
     }
 
-    /// Another one keeps the file from now on.
+    /// A successor writes the file from now on.
     pub fn give_way(&mut self) {
         (self.has_given_way, self.file) = (true, None);
     }
@@ -128,12 +127,12 @@ impl ChangesFile {
     }
 }
 
-/// Whether what is announced can be kept; it has to fit in one record.
+/// Checks that the announcements fit into one record.
 ///
 /// # Errors
-/// How much fits, in words.
+/// How much fits, as text.
 pub fn has_room(expected: &Expected) -> Result<(), String> {
-    // What stands beside it in the record has room in the rest.
+    // The rest is for the other content of the record.
     let most = LONGEST / 8 * 7;
     let octets = postcard::to_allocvec(expected).map_or(usize::MAX, |bytes| bytes.len());
     if octets <= most {
@@ -243,7 +242,7 @@ mod tests {
         let of =
             |range: std::ops::Range<usize>| SnapshotState { undos: undos[range].to_vec(), ..SnapshotState::default() };
         let held = SnapshotState { undos: undos[10..12].to_vec(), ..example() };
-        // What is to be kept, and how many records of changes the file has then: some that are over may be among them.
+        // The state to write, and the number of change records in the file afterwards, which may include obsolete ones.
         for (kept, records) in [
             (of(0..1), 1),
             (of(0..3), 3),
@@ -280,7 +279,7 @@ mod tests {
     fn who_has_given_way_writes_nothing_and_nobody_writes_the_file_of_another() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ad.changes");
-        // As one that is being written by another one.
+        // As if another process were writing it.
         fs::create_dir(path.with_extension("changes.new")).unwrap();
         let (mut old, _) = ChangesFile::open(path.clone());
         old.keep(example()).unwrap();

@@ -5,49 +5,49 @@ use std::time::{Duration, Instant};
 use super::position::Position;
 use crate::time::UnixTime;
 
-/// When the directory was last read, confirmed, followed.
+/// When the directory was last read, confirmed and followed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SnapshotFreshness {
-    /// Where to go on from.
+    /// Where following continues.
     pub(super) position: Position,
-    /// When the snapshot was last known to be what the directory has, and when that was noticed here.
+    /// When the snapshot was last known to be equal to the directory, and when that was recorded.
     confirmed: Option<(UnixTime, Instant)>,
     /// The same, while the directory is being followed.
     followed: Option<Instant>,
-    /// When the last whole read began; `None`: none was made of what is configured.
+    /// When the last full read began; `None`: there was none with this configuration.
     whole: Option<UnixTime>,
 }
 
 impl SnapshotFreshness {
-    /// As a file has it; `whole` as in [`SnapshotFreshness`].
+    /// As read from a file; `whole` as in [`SnapshotFreshness`].
     pub(super) fn saved(position: Position, (at, noticed): (UnixTime, Instant), whole: Option<UnixTime>) -> Self {
         Self { position, confirmed: Some((at, noticed)), followed: None, whole }
     }
 
-    /// It was read as a whole; what has changed meanwhile is still to come.
+    /// The directory was read completely; changes during the read are still to come.
     pub(super) fn read(&mut self, position: Position, begun: UnixTime, noticed: Instant) {
         (self.position, self.whole) = (position, Some(begun));
         self.confirmed = Some((begun, noticed));
     }
 
-    /// All that has changed up to that position is known.
+    /// All changes up to that position are known.
     pub(super) fn followed(&mut self, position: Position, now: UnixTime, instant: Instant) {
         self.position = position;
         (self.confirmed, self.followed) = (Some((now, instant)), Some(instant));
     }
 
-    /// Nobody follows it any more.
+    /// The directory is no longer followed.
     pub(super) fn lost(&mut self) {
         self.followed = None;
     }
 
-    /// How long ago it was confirmed, by the clock.
+    /// The time since it was confirmed, by the clock.
     pub(super) fn age(&self, now: UnixTime) -> Option<Duration> {
         self.confirmed.map(|(at, _)| now.since(at))
     }
 
-    /// Notices that the clock was set back, which must not make anything fresh. Called every few seconds: reading a second
-    /// clock for each answer would cost as much as a part of the answer.
+    /// Detects that the clock was set back, which must not make the snapshot look fresher. Called every few seconds,
+    /// because reading a second clock for each answer would cost a good part of the answer.
     pub(super) fn mind_the_clock(&mut self, now: UnixTime, instant: Instant) {
         if let Some((at, noticed)) = &mut self.confirmed {
             let passed = instant.saturating_duration_since(*noticed);
@@ -57,17 +57,17 @@ impl SnapshotFreshness {
         }
     }
 
-    /// When it was confirmed.
+    /// When it was last confirmed.
     pub(super) fn confirmed(&self) -> Option<UnixTime> {
         self.confirmed.map(|(at, _)| at)
     }
 
-    /// When it was last followed, while it is.
+    /// When it was last followed; `None`: it is not being followed.
     pub(super) fn last_followed(&self) -> Option<Instant> {
         self.followed
     }
 
-    /// How long until the next whole read, where there is one every `interval`.
+    /// The time until the next full read, at this interval.
     pub(super) fn until_whole_read(&self, interval: Duration, now: UnixTime) -> Duration {
         self.whole.map_or(Duration::ZERO, |at| interval.saturating_sub(now.since(at)))
     }

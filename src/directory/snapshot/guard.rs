@@ -1,24 +1,22 @@
-//! `hold_changes`: how many recipients may change their way within a while before somebody has to say that it is meant
-//! (DESIGN section 5, "doubt is temporary"). Pure.
+//! `hold_changes`: limits how many recipients' destinations may change within a time before an operator has to accept
+//! it (DESIGN section 5, "doubt is temporary"). Pure.
 
 use std::collections::VecDeque;
 
 use crate::config::HoldChanges;
 use crate::time::UnixTime;
 
-/// In the smallest directories a tenth is as many.
+/// The least value of "a tenth", for the smallest directories.
 const SMALLEST_TENTH: usize = 5;
 
-/// What is to be done with changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruling {
-    /// They are taken.
     Take,
-    /// They wait until somebody accepts them.
+    /// Until an operator accepts them.
     Hold,
 }
 
-/// Counts what was taken lately.
+/// Counts recent changes.
 #[derive(Debug, Clone)]
 pub struct Guard {
     limits: HoldChanges,
@@ -26,24 +24,24 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Nothing has changed yet.
     #[must_use]
     pub fn new(limits: HoldChanges) -> Self {
         Self { limits, taken: VecDeque::new() }
     }
 
-    /// The same after what was taken before.
+    /// Continues with earlier changes.
     #[must_use]
     pub fn after(limits: HoldChanges, taken: impl IntoIterator<Item = (UnixTime, usize)>) -> Self {
         Self { limits, taken: taken.into_iter().collect() }
     }
 
-    /// What was taken lately: when, and how many.
+    /// Recent changes: when, and how many.
     pub fn taken(&self) -> impl Iterator<Item = (UnixTime, usize)> {
         self.taken.iter().copied()
     }
 
-    /// Rules on so many more changes, of a directory with `all` recipients. What is taken is told by [`Guard::take`].
+    /// Decides about further changes in a directory with `all` recipients. If they are taken, [`Guard::take`] has to be
+    /// called.
     pub fn weigh(&mut self, now: UnixTime, changes: usize, all: usize) -> Ruling {
         while self.taken.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.within) {
             self.taken.pop_front();
@@ -52,14 +50,14 @@ impl Guard {
         if changes > 0 && together > most(&self.limits, all) { Ruling::Hold } else { Ruling::Take }
     }
 
-    /// So many were taken.
+    /// Counts changes that were taken.
     pub fn take(&mut self, now: UnixTime, changes: usize) {
         if changes > 0 {
             self.taken.push_back((now, changes));
         }
     }
 
-    /// Somebody said that they are meant: nothing counts that was before.
+    /// An operator accepted the changes: the count begins again.
     pub fn accept(&mut self) {
         self.taken.clear();
     }
@@ -71,8 +69,8 @@ pub fn is_unlimited(limits: &HoldChanges) -> bool {
     limits.share_millionths >= 1_000_000
 }
 
-/// How many recipients of a directory with `all` may change: the larger of `share` and the smaller of `at_least` and a
-/// tenth, which is never less than 5. A share of 1 is no limit.
+/// The number of recipients that may change in a directory with `all`: the larger of `share`, and the smaller of
+/// `at_least` and a tenth, which is never less than 5. A share of 1 is no limit.
 #[must_use]
 pub fn most(limits: &HoldChanges, all: usize) -> usize {
     if is_unlimited(limits) {
@@ -92,7 +90,7 @@ mod tests {
     fn changes_count_together_until_they_are_old_or_accepted() {
         let limits = HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_secs(3600) };
         for (all, changes, expected) in [
-            // (when, how many; None: accepted)
+            // When, and how many; `None`: accepted.
             (1_000, &[(0, Some(50))][..], vec![Ruling::Take]),
             (1_000, &[(0, Some(51))], vec![Ruling::Hold]),
             (10_000, &[(0, Some(200)), (1, Some(1))], vec![Ruling::Take, Ruling::Hold]),
@@ -101,7 +99,7 @@ mod tests {
                 &[(0, Some(200)), (3_599, Some(1)), (3_600, Some(1))],
                 vec![Ruling::Take, Ruling::Hold, Ruling::Take],
             ),
-            // One by one is no way around it, and what is held does not count twice.
+            // Single changes do not circumvent it, and held changes do not count twice.
             (
                 500,
                 &[(0, Some(25)), (1, Some(25)), (2, Some(1)), (3, Some(1)), (4, Some(0))],

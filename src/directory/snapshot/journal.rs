@@ -1,4 +1,4 @@
-//! The end of a snapshot's file in use: what has changed since the whole was read is added there.
+//! Appends changes to a snapshot's file.
 
 use std::fs::File;
 use std::io;
@@ -9,16 +9,16 @@ use super::saved::{Record, framed};
 use super::view::Change;
 use crate::time::UnixTime;
 
-/// Changes in one record: it has a largest size.
+/// The most changes in one record, whose size is limited.
 const MOST: usize = 1_000;
 
-/// A file, open to be added to. One that another file has taken the place of takes what is added with it.
+/// A file that is open for appending. If it has been replaced, what is appended is lost with it.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
-    /// Where the last whole record ends.
+    /// The end of the last complete record.
     end: u64,
-    /// How far what it holds goes.
+    /// The position of the last change.
     position: Position,
     noted: UnixTime,
 }
@@ -28,11 +28,11 @@ impl Journal {
         Self { file, end, position, noted }
     }
 
-    /// Adds what has changed up to that position; `None`: it holds what it held. It is not synced: what a power cut takes
-    /// is asked for again.
+    /// Appends changes and the new position; `None`: the position is unchanged. Not synced: what a power cut removes is
+    /// read from the directory again.
     ///
     /// # Errors
-    /// The system's. The file is as it was, or ends in what is no record.
+    /// An error of the system. The file is unchanged, or ends with an incomplete record.
     pub fn append(&mut self, mut changes: Vec<Change>, position: Option<&Position>, at: UnixTime) -> io::Result<()> {
         while changes.len() > MOST {
             let rest = changes.split_off(MOST);
@@ -45,7 +45,7 @@ impl Journal {
     fn add(&mut self, changes: Vec<Change>, position: Position, at: UnixTime) -> io::Result<()> {
         let record = framed(&Record::Until { changes, position: position.clone(), at })?;
         if let Err(error) = self.file.write_all_at(&record, self.end) {
-            // Where even that fails the next record is written over it.
+            // If that fails too, the next record overwrites it.
             let _ = self.file.set_len(self.end);
             return Err(error);
         }
@@ -54,7 +54,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes what was added last over a power cut.
+    /// Makes what was appended durable.
     ///
     /// # Errors
     /// The system's.
@@ -62,7 +62,7 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// When it was last told that it is what the directory has.
+    /// When the file last recorded that it is equal to the directory.
     #[must_use]
     pub fn noted(&self) -> UnixTime {
         self.noted

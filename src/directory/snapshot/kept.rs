@@ -1,5 +1,5 @@
-//! What `hold_changes` keeps over a restart, beside a snapshot: what changed lately, whether changes are held, and what is
-//! announced. Pure; `changes_file` has it on disk.
+//! The state of `hold_changes` that survives a restart: recent changes, whether changes are held, and announcements.
+//! Pure; `changes_file` stores it.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::time::UnixTime;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotState {
-    /// How entries that changed lately were before, oldest first.
+    /// The previous states of entries that changed lately, oldest first.
     pub undos: Vec<Arc<Undo>>,
-    /// Changes are held.
+    /// `None`: no changes are held.
     pub holding: Option<Holding>,
-    /// What is announced.
+    /// Announced changes.
     pub expected: Expected,
 }
 
-/// Changes are held.
+/// The state while changes are held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     pub began: UnixTime,
-    /// The entries that changed lately and stay as they are; all others went back.
+    /// Entries that changed lately and keep their new state; all others were taken back.
     pub stayed: Vec<Id>,
-    /// Addresses that are new and not used yet, each with the send connector that accepted the last mail for it. There may
-    /// be many of them: the file has them apart.
+    /// Addresses that are new and not used yet, with the send connector that accepted the last mail for each. Separate,
+    /// because there may be many.
     #[serde(skip)]
     pub withheld: Vec<(String, Arc<str>)>,
 }

@@ -1,4 +1,4 @@
-//! A snapshot in figures for operators, its age, and the log lines about what is held. `measure` has the gauges.
+//! A snapshot's figures for operators, its age, and log lines about held changes. `measure` has the gauges.
 
 use super::Snapshot;
 use super::report::SnapshotReport;
@@ -6,7 +6,6 @@ use super::served::{Outcome, Served};
 use crate::time::UnixTime;
 
 impl Snapshot {
-    /// In figures.
     #[must_use]
     pub fn report(&self) -> SnapshotReport {
         let served = self.served.load();
@@ -24,7 +23,7 @@ impl Snapshot {
         }
     }
 
-    /// Looks at the clock, and sets the gauge that changes by itself.
+    /// Checks the clock, and sets the gauge of the age.
     pub fn tell_age(&self) {
         self.contact().mind_the_clock(UnixTime::steady(), super::instant());
         let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
@@ -36,7 +35,7 @@ impl Snapshot {
     }
 }
 
-/// One line where changes begin to be held, or no longer are.
+/// Logs one line when changes begin or cease to be held.
 pub(super) fn held(name: &str, before: Option<&Served>, outcome: Outcome) {
     let (was_held, was_told) =
         before.map_or((false, false), |before| (before.is_holding(), before.is_holding() && !before.is_resuming()));
@@ -54,7 +53,7 @@ pub(super) fn held(name: &str, before: Option<&Served>, outcome: Outcome) {
     }
 }
 
-/// The same at a start: which they are is not known before the directory was read.
+/// The same at a start, when the held changes are still unknown.
 pub(super) fn resumed(name: &str, served: &Served) {
     if served.is_resuming() {
         tracing::error!(

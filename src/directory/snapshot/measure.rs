@@ -8,7 +8,6 @@ use crate::directory::odd::{self, Groups};
 use crate::lookup::Kind;
 
 impl Snapshot {
-    /// Sets all of them.
     pub(super) fn measure(&self) {
         let name = &*self.name;
         let served = self.served.load();
@@ -18,7 +17,7 @@ impl Snapshot {
         }
         let held = served.as_deref().map_or(0, Served::held);
         self.metrics.directory_changes_held.with_label_values(&[name]).set(number(held));
-        // What waits to be accepted counts: it is what the directory says.
+        // Held changes are included, because they are the directory's content.
         self.tell_odd(&served.as_deref().map_or_else(Groups::new, |served| served.latest().odd()));
         self.tell_age();
     }

@@ -1,8 +1,8 @@
-//! All recipients of a directory in memory: what is answered from, how fresh it is, and its file in `state_dir`.
+//! All recipients of a directory in memory, their freshness, and their file in `state_dir`.
 //!
-//! `ldap` fills one (`mode = "snapshot"`) and answers from it. `table`, `view`, `served` and `guard` are pure; `saved` is
-//! the file. A snapshot never says "not found" but while it follows the directory, and nobody is served from one that
-//! nobody has confirmed for `max_stale`: whatever it does not answer, the directory is asked itself.
+//! `ldap` fills a snapshot (`mode = "snapshot"`) and answers from it. `table`, `view`, `served` and `guard` are pure;
+//! `saved` is the file. A snapshot answers "not found" only while it follows the directory, and nothing if it has not
+//! been confirmed for `max_stale`: the directory itself is asked then.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,63 +46,60 @@ pub mod view;
 pub mod window;
 mod word;
 
-/// How often the file learns that nothing has changed.
+/// How often the file records that nothing has changed.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
-/// Where more entries have changed, reading all of them is cheaper.
+/// If more entries have changed, a full read is cheaper.
 pub const MOST_CHANGES: usize = 20_000;
 
-/// A directory's recipients, shared by those who ask and the one task that keeps them fresh.
+/// A directory's recipients, shared by those who look addresses up and the task that keeps them up to date.
 pub struct Snapshot {
     name: Arc<str>,
     config: SnapshotConfig,
-    /// A not-found is believed so long after the directory was last followed.
+    /// How long "not found" is believed after the directory was last followed.
     follows_for: Duration,
     path: PathBuf,
-    /// What is read, and by which rules.
+    /// Identifies what is read from the directory, and by which rules.
     of: Id,
     empty: Served,
     served: ArcSwapOption<Served>,
     contact: Mutex<SnapshotFreshness>,
-    /// The file in use; `None`: there is none yet.
+    /// The current file; `None`: there is none yet.
     journal: Mutex<Option<Journal>>,
-    /// Who makes the next of what is served.
+    /// Held while the next version is made.
     turn: Mutex<()>,
-    /// What `hold_changes` keeps.
+    /// The state of `hold_changes`.
     changes: Mutex<ChangesFile>,
     mail: Arc<dyn Mail>,
     version: AtomicU64,
-    /// What is served has come about in a way that the file does not tell.
+    /// Whether the recipients in force cannot be derived from the file.
     file_is_behind: AtomicBool,
     metrics: Metrics,
-    /// The account that reads, for people.
+    /// The account that reads the directory, for display.
     reader: String,
     telling: Mutex<Telling>,
 }
 
-/// Whether changes that are held are meant.
+/// Whether held changes are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accept {
-    /// They go on being held.
     No,
-    /// They are taken.
     Yes,
-    /// Those of these addresses are, by key.
+    /// Those of addresses with these keys.
     Only(Vec<String>),
 }
 
-/// Where a snapshot is kept, and what it needs of the rest of the program.
+/// The services that a snapshot needs.
 #[derive(Clone, Copy)]
 pub struct Room<'a> {
-    /// The folder of its files.
+    /// The folder for its files.
     pub folder: &'a Path,
-    /// Where it counts.
     pub metrics: &'a Metrics,
-    /// Whose mail was accepted lately.
+    /// Recently accepted mail.
     pub mail: &'a Arc<dyn Mail>,
 }
 
 impl Snapshot {
-    /// Takes what a file in the folder has; one that is of no use is logged.
+    /// Begins with the content of a file in the folder; a file that cannot be used is logged.
     #[must_use]
     pub fn open(name: &Arc<str>, directory: &LdapConfig, config: SnapshotConfig, room: &Room<'_>) -> Self {
         let Room { folder, metrics, mail } = *room;
@@ -139,8 +136,8 @@ impl Snapshot {
             Ok(Some((loaded, journal))) => {
                 let recipients = loaded.view.count_entries();
                 tracing::info!(directory = name, recipients, as_of = %loaded.at, "the saved snapshot is in use");
-                // What the configuration reads now may be more, or something else, and what is held is not in the file: it
-                // has to be read as a whole.
+                // If the configuration reads something else now, or changes are held (which the file does not have), a
+                // full read is needed.
                 let (position, whole) = if loaded.of == self.of && kept.holding.is_none() {
                     (loaded.position, Some(loaded.whole.of_day()))
                 } else {
@@ -161,10 +158,10 @@ impl Snapshot {
         }
     }
 
-    /// The answer about the address with that key; `None`: the directory is to be asked itself.
+    /// The answer about the address with this key; `None`: the directory has to be asked.
     #[must_use]
     pub fn answer(&self, key: &str, now: UnixTime) -> Option<Lookup> {
-        // First how fresh it is: what comes in between is fresher.
+        // Freshness is determined first: changes in between only improve it.
         let (age, followed) = {
             let contact = self.contact();
             (contact.age(now), contact.last_followed())
@@ -176,29 +173,28 @@ impl Snapshot {
             Lookup::Found(recipient) if recipient.kind != Kind::NoMailbox => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
-            // What is new and not used yet was told as a recipient is.
+            // A new address that is not used yet is reported as not found.
             Lookup::Found(_) | Lookup::NotFound if served.withholds(key) => {
                 age.is_some_and(|age| age <= self.config.max_stale)
             }
-            // Where nothing shows who is a recipient, the directory is asked whether that may be read.
+            // If no entry shows the attributes that tell recipients, the directory is asked whether they may be read.
             Lookup::Found(_) | Lookup::NotFound => {
                 served.current().shows_recipients()
                     && followed.is_some_and(|at| instant().saturating_duration_since(at) <= self.follows_for)
             }
-            // Somebody may be putting it right.
+            // An administrator may be correcting it just now.
             Lookup::Ambiguous(_) | Lookup::Unavailable(_) | Lookup::AcceptsEverything(_) | Lookup::Held(_) => false,
         };
         believed.then_some(lookup)
     }
 
-    /// Whether the directory, asked itself, says something else of the address with that key than it was known to.
+    /// Whether the directory's own answer about the address differs from the snapshot.
     #[must_use]
     pub fn contradicts(&self, key: &str, live: &Lookup) -> bool {
         self.served.load().as_deref().is_some_and(|served| served.differs(key, live))
     }
 
-    /// The directory, asked itself, has said that of the address with that key: entries to be read again, where what is
-    /// known is something else.
+    /// The directory's own answer about an address: returns entries to be read again, if it differs from the snapshot.
     #[must_use]
     pub fn suspects(&self, key: &str, live: &Lookup) -> Vec<Suspect> {
         let served = self.served.load();
@@ -213,44 +209,44 @@ impl Snapshot {
         suspects
     }
 
-    /// Its directory's name.
+    /// The directory's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is served, if anything was read yet.
+    /// The recipients; `None`: none have been read yet.
     #[must_use]
     pub fn served(&self) -> Option<Arc<Served>> {
         self.served.load_full()
     }
 
-    /// A number that changes when what is served does.
+    /// A number that changes with the recipients.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// Where to go on from.
+    /// Where following continues.
     #[must_use]
     pub fn position(&self) -> Position {
         self.contact().position.clone()
     }
 
-    /// Whether a whole read is needed: to bring the file up to date, or because so much has changed since the last one.
+    /// Whether a full read is needed: to update the file, or because too much has changed since the last one.
     #[must_use]
     pub fn wants_whole_read(&self) -> bool {
         let changed = self.served.load().as_deref().map_or(0, |served| served.latest().changed());
         self.file_is_behind.load(Ordering::Relaxed) || changed > MOST_CHANGES
     }
 
-    /// How long until the next whole read; zero where none was made yet of what is configured.
+    /// The time until the next full read; zero if there was none with this configuration.
     #[must_use]
     pub fn until_whole_read(&self) -> Duration {
         self.contact().until_whole_read(self.config.full_read, UnixTime::steady())
     }
 
-    /// A file for a whole read.
+    /// A file for a full read.
     ///
     /// # Errors
     /// The system's.
@@ -258,7 +254,7 @@ impl Snapshot {
         Writer::create(&self.path, self.of)
     }
 
-    /// Adds entries to what is being read. Those whose addresses may not be read any more keep what they were known to have.
+    /// Adds entries to a full read. Those whose addresses may not be read any more keep their known addresses.
     ///
     /// # Errors
     /// The system's.
@@ -269,11 +265,11 @@ impl Snapshot {
         writer.put(entries)
     }
 
-    /// The directory was read as a whole, and had been followed up to that position when that began. Blocks while it is
-    /// taken in. `probe` is the key of an address that must be there.
+    /// Completes a full read; when it began the directory had been followed up to `position`. Blocks. `probe` is the
+    /// key of an address that must be there.
     ///
     /// # Errors
-    /// What was read cannot be believed, or not be kept.
+    /// The result cannot be believed, or not be stored.
     pub fn read(&self, writer: Writer, position: Position, probe: Option<&str>) -> Result<Outcome, String> {
         let (begun, now) = (writer.begun().of_day(), UnixTime::steady());
         let _both = Refreshing::begin(&self.metrics, writer.octets());
@@ -296,7 +292,7 @@ impl Snapshot {
             }
             Outcome::Held(_) => {
                 self.note(Vec::new(), None, now);
-                // Reading again at once would bring the same.
+                // Reading again at once would have the same result.
                 self.file_is_behind.store(false, Ordering::Relaxed);
             }
         }
@@ -305,14 +301,14 @@ impl Snapshot {
         Ok(outcome)
     }
 
-    /// Some entries changed; that is all up to that position.
+    /// Applies changes; there are no others up to that position.
     pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
         let outcome = self.take(changes, Some(&position));
         self.contact().followed(position, UnixTime::steady(), instant());
         outcome
     }
 
-    /// These entries are like this now. Of others nothing is known.
+    /// Applies the current state of some entries. Others may have changed as well.
     pub fn corrected(&self, changes: Vec<Change>) -> Outcome {
         self.take(changes, None)
     }
@@ -326,12 +322,12 @@ impl Snapshot {
         let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
-        // What the file says of the time is only as true as what is followed.
+        // The file's time must not be later than what has been followed.
         let at = if position.is_some() { Some(now) } else { self.contact().confirmed() };
         match outcome {
             Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
             Outcome::Taken(_) if something || is_due => self.note(news, position, at.unwrap_or(now)),
-            // What is held does not age while the directory answers, not even over a restart.
+            // While the directory answers, held changes do not make the snapshot older, even over a restart.
             Outcome::Held(_) if is_due => self.note(Vec::new(), None, at.unwrap_or(now)),
             Outcome::Taken(_) | Outcome::Held(_) => {}
         }
@@ -341,18 +337,18 @@ impl Snapshot {
         outcome
     }
 
-    /// `at`: by the steady clock, as all here; the file has the time of day.
+    /// `at` is by the steady clock, as everything here; the file has wall-clock time.
     fn note(&self, news: Vec<Change>, position: Option<&Position>, at: UnixTime) {
         let mut journal = self.journal();
         let Some(journal) = &mut *journal else { return self.file_is_behind.store(true, Ordering::Relaxed) };
         if let Err(error) = journal.append(news, position, at.by_day()) {
-            // After a restart what the file does not tell is asked for again.
+            // After a restart, changes that the file lacks are read again.
             tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be written: {error}");
             self.file_is_behind.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Contact is lost: a not-found is no longer believed.
+    /// The directory is no longer followed: "not found" is no longer believed.
     pub fn lost(&self) {
         self.contact().lost();
     }
@@ -368,7 +364,7 @@ impl Snapshot {
         self.measure();
     }
 
-    /// What is served is read, changed and published by one at a time.
+    /// Serialises reading, changing and publishing.
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -382,8 +378,8 @@ impl Snapshot {
     }
 }
 
-/// What tells one way of reading a directory from another: where, by which rules (their number changes with `profile`), and
-/// of which version of the program.
+/// Identifies how a directory is read: where, by which rules (a number that changes with `profile`), and by which
+/// version of the program.
 fn what_is_read(directory: &LdapConfig) -> Id {
     let LdapConfig { base, profile, refuse_disabled, .. } = directory;
     Id::of(format!("{} 2 {base:?} {profile:?} {refuse_disabled}", env!("CARGO_PKG_VERSION")).as_bytes())

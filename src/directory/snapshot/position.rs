@@ -2,17 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where to go on from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Position {
-    /// Nowhere: the directory has to be read as a whole.
+    /// The directory has to be read completely.
     #[default]
     Unknown,
-    /// Active Directory: changes of this controller up to this number are known (MS-ADTS 3.1.1.1.9).
+    /// Active Directory: this controller's changes up to this number are known (MS-ADTS 3.1.1.1.9).
     Usn {
-        /// The controller's `invocationId`, which is another one after it was restored from a backup.
+        /// The controller's `invocationId`, which changes when it is restored from a backup.
         invocation: Vec<u8>,
-        /// `highestCommittedUSN`, read before the changes were.
+        /// `highestCommittedUSN`, read before the changes.
         usn: u64,
     },
 }

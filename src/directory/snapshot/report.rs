@@ -1,27 +1,27 @@
-//! A snapshot, for who asks about it: `fingerpost status`, `fingerpost directory stats`.
+//! The state of a snapshot, for `fingerpost status` and `fingerpost directory stats`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How much there is, and how fresh it is. `Display` is what an operator reads.
+/// Its size and freshness. `Display` is for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotReport {
-    /// Recipients; `None`: none were read yet.
+    /// `None`: none have been read yet.
     pub recipients: Option<usize>,
-    /// How long ago it was last confirmed, seconds.
+    /// Seconds since it was last confirmed.
     pub age_seconds: Option<u64>,
-    /// So many recipients' mail would take another way, or none, if what is held were accepted.
+    /// How many recipients' destinations would change if held changes were accepted.
     pub held: usize,
-    /// So many addresses may change unheld, by a list that was announced.
+    /// How many addresses have an announced change.
     #[serde(default)]
     pub expected_addresses: usize,
-    /// So many recipients may, whoever they are.
+    /// How many recipients, whichever they are, may change by an announcement.
     #[serde(default)]
     pub expected_recipients: usize,
-    /// How many entries a first read has so far.
+    /// Entries so far of a first read.
     pub reading: Option<usize>,
-    /// Why it cannot follow the directory; `None` where it can.
+    /// Why the directory cannot be followed; `None`: it can.
     pub problem: Option<String>,
 }
 

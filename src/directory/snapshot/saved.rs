@@ -1,9 +1,10 @@
-//! A snapshot's file in `state_dir`: what was read as a whole, then what has changed since, so that a restart knows the
-//! recipients though the directory is away.
+//! A snapshot's file in `state_dir`: the result of a full read, then later changes. With it a restart knows the
+//! recipients even if the directory is unavailable.
 //!
-//! A record is its length and its CRC-32C, four octets each in little-endian order, and its content as postcard writes it.
-//! The head has the sizes, so that a table is built without room to spare. A torn record at the end is where writing broke
-//! off: what stands before it counts. A file that is damaged elsewhere is of no use, and costs a read of the directory.
+//! A record is its length and its CRC-32C, four octets each in little-endian order, and its content as postcard writes
+//! it. The head has the sizes, so that a table is built without room to spare. An incomplete record at the end is an
+//! interrupted write: the records before it are used. A file that is damaged elsewhere is not used, and the directory
+//! is read again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -24,55 +25,51 @@ use crate::time::UnixTime;
 
 mod beside;
 
-/// Another one whenever [`Record`], or anything in it, changes.
+/// Changes whenever [`Record`] does, or any type in it.
 const MAGIC: &[u8; 8] = b"FPSNAP1\n";
-/// Magic, what was read, three sizes, CRC.
+/// Magic, identification, three sizes, CRC.
 const HEAD: usize = 8 + 8 + 3 * 8 + 4;
-/// No entry is larger: 5,000 addresses have room.
+/// The largest record: it has space for an entry with 5,000 addresses.
 pub(super) const LONGEST: usize = 4 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Record {
     /// An entry as it was read.
     Entry(Known),
-    /// All entries stand before this; later again: what has changed, and how far the directory has been followed.
+    /// Follows all entries; later ones have changes, and how far the directory has been followed.
     Until { changes: Vec<Change>, position: Position, at: UnixTime },
 }
 
-/// What a file has.
+/// A file's content.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The recipients.
     pub view: View,
     /// How far the directory has been followed.
     pub position: Position,
     pub at: UnixTime,
-    /// When the last whole read began.
+    /// When the last full read began.
     pub whole: UnixTime,
-    /// Which part of the directory, and by which rules: [`Writer::create`].
+    /// What was read, and by which rules: see [`Writer::create`].
     pub of: Id,
-    /// Where the last whole record ends.
+    /// The end of the last complete record.
     end: u64,
 }
 
-/// Why a file is of no use.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// The system says so.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is not what was written.
     #[error("it is damaged")]
     Damaged,
-    /// It begins otherwise.
+    /// It has another magic.
     #[error("another version of the program wrote it")]
     Foreign,
-    /// It holds too much.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
 }
 
-/// A file that is being written, beside the one in use.
+/// A file that is being written beside the current one.
 #[derive(Debug)]
 pub struct Writer {
     file: BufWriter<File>,
@@ -83,8 +80,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a new file; the folder is made where it is missing. `of` tells what is read: another one when the
-    /// configuration asks for another part of the directory, or reads it by other rules.
+    /// Begins a new file, and creates the folder if it is missing. `of` identifies what is read: it differs if the
+    /// configuration reads another part of the directory, or by other rules.
     ///
     /// # Errors
     /// The system's.
@@ -112,19 +109,18 @@ impl Writer {
         Ok(())
     }
 
-    /// How many entries it has so far.
+    /// The number of entries so far.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.sizes.entries
     }
 
-    /// Octets that its table will take.
+    /// The size of its table in octets.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.sizes.octets()
     }
 
-    /// When it was begun.
     #[must_use]
     pub fn begun(&self) -> UnixTime {
         self.begun
@@ -148,7 +144,7 @@ impl Writer {
     }
 }
 
-/// A whole file that is not in use yet; it goes when this does.
+/// A complete file that is not in use yet; dropping it deletes it.
 #[derive(Debug)]
 pub struct PendingFile {
     beside: Beside,
@@ -156,7 +152,7 @@ pub struct PendingFile {
 }
 
 impl PendingFile {
-    /// Puts it in the place of the one in use.
+    /// Replaces the current file.
     ///
     /// # Errors
     /// The system's.
@@ -170,10 +166,11 @@ impl PendingFile {
     }
 }
 
-/// Reads the file in use; `None`: there is none. What was torn is cut off, so that what is added later can be read.
+/// Reads the current file; `None`: there is none. An incomplete record at the end is cut off, so that appended records
+/// can be read.
 ///
 /// # Errors
-/// It is of no use.
+/// It cannot be used.
 pub fn open(path: &Path) -> Result<Option<(Loaded, Journal)>, Unreadable> {
     Beside::clear(path);
     let file = match OpenOptions::new().read(true).write(true).open(path) {
@@ -230,7 +227,7 @@ pub(super) fn framed<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
     Ok(framed)
 }
 
-/// The next record and its length; `None`: the file ends here.
+/// The next record and its length; `None`: the end of the file.
 pub(super) fn next<T: DeserializeOwned>(file: &mut impl io::Read) -> Result<Option<(T, u64)>, Unreadable> {
     let mut frame = [0; 8];
     match file.read_exact(&mut frame) {
@@ -248,7 +245,7 @@ pub(super) fn next<T: DeserializeOwned>(file: &mut impl io::Read) -> Result<Opti
     if crc32c::crc32c(&content) != sum {
         return Err(Unreadable::Damaged);
     }
-    // It is what was written: if it is no record, another version wrote it.
+    // The checksum is right: if it cannot be decoded, another version wrote it.
     let (record, rest) = postcard::take_from_bytes(&content).map_err(|_| Unreadable::Foreign)?;
     if !rest.is_empty() {
         return Err(Unreadable::Foreign);
@@ -267,7 +264,7 @@ fn head(of: Id, sizes: Sizes) -> Vec<u8> {
     head
 }
 
-/// What a head says, if it is one. Nothing in a file can be larger than the file.
+/// Parses a head. No size may be larger than the file.
 fn read_head(head: &[u8; HEAD], length: u64) -> Result<(Id, Sizes), Unreadable> {
     let (said, sum) = head.split_at(HEAD - 4);
     if !said.starts_with(MAGIC) {

@@ -1,7 +1,7 @@
-//! What is answered from, and what waits beside it: changes that would turn the mail of too many around are held until
-//! somebody accepts them (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
+//! The recipients in force, and held changes: if the destinations of too many would change, the changes are held until
+//! an operator accepts them (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
 //!
-//! `snapshot` publishes one, and makes the next from it. [`ruling`] says what becomes of changes.
+//! `snapshot` publishes one, and makes the next from it. [`ruling`] decides about changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,57 +23,54 @@ mod ruling;
 
 pub use self::held::{HeldAddress, HeldList};
 
-/// `mailbox_servers` of a directory, in lower case.
+/// Send connectors by mail server, in lower case: `mailbox_servers` of a directory.
 pub type MailboxServers = HashMap<String, Arc<str>>;
 
-/// A directory's recipients.
 #[derive(Debug, Clone)]
 pub struct Served {
     rules: Rules,
-    /// `None` in it: nothing was read yet, so that nothing is new to mail.
+    /// Without a table nothing has been read yet, and no address counts as new.
     current: View,
     was_read: bool,
     held: Option<Held>,
-    /// What changed lately; while changes are held what was taken back of it.
+    /// Recent changes; while changes are held, those that were taken back.
     window: Window,
     expected: Expected,
-    /// What is in force, of which the file does not know.
+    /// Changes in force that the file does not have.
     unsaved: Vec<Change>,
 }
 
-/// By what changes are judged.
+/// The settings for judging changes.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The directory's name.
     pub name: Arc<str>,
-    /// `hold_changes`.
     pub limits: HoldChanges,
-    /// `mailbox_servers`.
     pub servers: Arc<MailboxServers>,
 }
 
-/// When something happens, and what mail says of addresses.
+/// The time of changes, and what is known from mail.
 #[derive(Clone, Copy)]
 pub struct Now<'a> {
-    /// Ages are counted by it.
+    /// The queue's time, by which ages are counted.
     pub at: QueueTime,
-    /// By the clock on the wall, for people.
+    /// The wall clock, for display.
     pub day: UnixTime,
-    /// Whose mail was accepted lately.
+    /// Recently accepted mail.
     pub mail: &'a dyn Mail,
 }
 
-/// What became of changes.
+/// The result for changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// They are in force; so many recipients' mail takes another way, or none.
+    /// They are in force; this many recipients' destinations changed.
     Taken(usize),
-    /// They wait: so many recipients' mail would.
+    /// They are held; this many recipients' destinations would change.
     Held(usize),
 }
 
 impl Served {
-    /// Nobody yet.
+    /// Empty.
     #[must_use]
     pub fn nobody(rules: Rules) -> Self {
         let current = View::new(Arc::default());
@@ -81,8 +78,8 @@ impl Served {
         Self { rules, current, was_read: false, held: None, window, expected, unsaved: Vec::new() }
     }
 
-    /// What was in force at the end, and what was kept beside it. Where changes were held, those that were taken back are
-    /// taken back again, and it goes on until the directory has been read as a whole.
+    /// Continues after a restart with the recipients in force and the stored state. If changes were held, those that
+    /// were taken back are taken back again, and holding goes on until the directory has been read completely.
     #[must_use]
     pub fn resumed(self, current: View, kept: SnapshotState) -> Self {
         let SnapshotState { undos, holding, expected } = kept;
@@ -98,19 +95,19 @@ impl Served {
         served
     }
 
-    /// The same before anything was read: only what is announced counts.
+    /// The same before anything was read: only announcements matter.
     #[must_use]
     pub fn expecting(self, expected: Expected) -> Self {
         Self { expected, ..self }
     }
 
-    /// What is announced.
+    /// Announced changes.
     #[must_use]
     pub fn expected(&self) -> &Expected {
         &self.expected
     }
 
-    /// What is to be kept over a restart.
+    /// The state that has to survive a restart.
     #[must_use]
     pub fn kept(&self) -> SnapshotState {
         let mut undos = self.window.undos().to_vec();
@@ -126,7 +123,7 @@ impl Served {
         SnapshotState { undos, holding, expected: self.expected.clone() }
     }
 
-    /// What the directory says of the address with that key. What is new is used though other changes are held.
+    /// The answer about the address with this key. Of held changes, new addresses are used.
     #[must_use]
     pub fn lookup(&self, key: &str) -> Lookup {
         let Some(held) = &self.held else { return self.current.lookup(key) };
@@ -149,19 +146,19 @@ impl Served {
         }
     }
 
-    /// Whether the address with that key is new, and not used yet.
+    /// Whether the address with this key is new and not used yet.
     #[must_use]
     pub fn withholds(&self, key: &str) -> bool {
         self.held.as_ref().is_some_and(|held| held.withheld.contains_key(key))
     }
 
-    /// What is answered from.
+    /// The recipients in force.
     #[must_use]
     pub fn current(&self) -> &View {
         &self.current
     }
 
-    /// What the directory is known to hold: what is answered from, or what waits.
+    /// The directory's content as known: the recipients in force, or the held state.
     #[must_use]
     pub fn latest(&self) -> &View {
         self.held.as_ref().map_or(&self.current, |held| &held.view)
@@ -185,7 +182,7 @@ impl Served {
         if is_no_answer && !is_itself() { known } else { live }
     }
 
-    /// Whether the directory, asked itself, says another way of the address with that key than it was known to.
+    /// Whether the directory's own answer about the address has another destination than the known content.
     #[must_use]
     pub fn differs(&self, key: &str, live: &Lookup) -> bool {
         let live = match live {
@@ -202,14 +199,14 @@ impl Served {
         !self.rules.same(self.latest().way(key), live)
     }
 
-    /// How many recipients changed whom that concerns: those that wait, and those that stay as they are because their
-    /// mail arrives there. Zero: nothing is held.
+    /// How many recipients are concerned by held changes: those whose change waits, and those that keep their new state
+    /// because their mail arrives there. Zero: no changes are held.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.as_ref().map_or(0, Held::recipients)
     }
 
-    /// Whether changes are held of which nobody knows yet what they are: the program was started again.
+    /// Whether changes are held that are still unknown, because the program was restarted.
     #[must_use]
     pub fn is_resuming(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.is_resuming)
@@ -221,13 +218,13 @@ impl Served {
         self.held.is_some()
     }
 
-    /// What is in force, of which the file does not know.
+    /// Takes the changes in force that the file does not have.
     pub fn take_unsaved(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.unsaved)
     }
 }
 
-/// As good as not found, with the reason.
+/// The answer "not found" with the reason.
 fn withheld(lookup: Lookup, connector: &str) -> Lookup {
     let Lookup::Found(recipient) = lookup else { return Lookup::NotFound };
     let rule = format!("held: it is new here, and the last mail for it was accepted by {connector}").into();
@@ -236,7 +233,7 @@ fn withheld(lookup: Lookup, connector: &str) -> Lookup {
 }
 
 impl Rules {
-    /// Whether both are the same way for mail: a server counts as far as `mailbox_servers` tells them apart.
+    /// Whether both are the same destination: servers differ only if `mailbox_servers` distinguishes them.
     fn same(&self, old: Destination<'_>, new: Destination<'_>) -> bool {
         let connector = |server: Option<&str>| self.servers.get(server?);
         match (old, new) {

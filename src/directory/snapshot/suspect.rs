@@ -1,19 +1,18 @@
-//! Entries of which the directory, asked itself, said something else than is served: they are read again. Pure.
+//! Entries for which the directory's own answer differed from the snapshot, and which are read again. Pure.
 
 use super::view::Change;
 use crate::directory::known::{Id, Known};
 
-/// An entry of which the directory, asked itself, said something else than is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
-    /// Where it stands, or stood.
+    /// Its distinguished name, now or before.
     pub dn: String,
-    /// Who stands there as far as is known.
+    /// The id that is known for this name.
     pub id: Option<Id>,
 }
 
 impl Suspect {
-    /// What has changed, where now that entry stands there, or none.
+    /// The changes, if `now` is the entry with this name; `None`: there is none.
     #[must_use]
     pub fn compared_with(&self, now: Option<Known>) -> Vec<Change> {
         let gone = self.id.filter(|id| now.as_ref().is_none_or(|known| known.id != *id)).map(Change::Gone);

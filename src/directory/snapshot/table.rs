@@ -1,9 +1,9 @@
 //! All recipients of a directory in memory, found by address: compact, built once, never changed. Pure.
 //!
-//! A million recipients with two addresses each take some 90 MiB: an entry is a record of a hundred octets, what many
-//! entries share (domains, parents of distinguished names, rules, mail servers) is kept once and numbered, and a slot of
-//! five octets leads from each address to its entry, which goes by the place of its record. `snapshot` builds one from what it read, and puts later changes beside
-//! it.
+//! A million recipients with two addresses each take some 90 MiB: an entry is a record of a hundred octets, texts that
+//! many entries share (domains, parents of distinguished names, rules, mail servers) are stored once and numbered, and
+//! a slot of five octets leads from each address to the offset of its entry's record. `snapshot` builds one from a full
+//! read; later changes are kept beside it.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -22,54 +22,52 @@ mod record;
 mod sizes;
 mod slot;
 
-/// Why a directory cannot be kept.
+/// Why a table cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TooLarge {
-    /// More than four bytes count.
+    /// The records exceed 32-bit offsets.
     #[error("more than 4 GiB of addresses and names")]
     Records,
-    /// [`Sizes`] said less.
+    /// There are more addresses than [`Sizes`] has.
     #[error("more addresses than were counted")]
     Addresses,
 }
 
-/// The recipients.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// [`Head`]s, each with its claims behind it.
+    /// [`Head`]s, each followed by its claims.
     records: Vec<u8>,
-    /// Where each entry's record begins.
+    /// The offset of each entry's record.
     places: Vec<u32>,
-    /// For each address, by its hash, where to look.
+    /// A hash table from addresses to records.
     slots: Vec<Slot>,
     hashes: RandomState,
     domains: Vec<Arc<str>>,
     parents: Vec<Arc<str>>,
     meanings: Vec<SharedFields>,
     servers: Vec<Arc<str>>,
-    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    /// The number of entries by kind, in the order of [`Kind::ALL`].
     kinds: [usize; Kind::ALL.len()],
-    /// The places of those that are odd.
+    /// The offsets of odd entries' records.
     odd: Vec<u32>,
 }
 
-/// What an entry's record begins with. Behind it stand the claims: the domain's number, twice, and one more for a fallback;
-/// the local part.
+/// The beginning of an entry's record. The claims follow: twice the domain's number, plus one for a fallback; then the
+/// local part.
 #[derive(Debug, Clone, Copy)]
 struct Head<'a> {
     id: Id,
     parent: usize,
     meaning: usize,
-    /// One more than its number; 0: none.
+    /// The mail server's number plus one; 0: none.
     server: usize,
-    /// The relative name.
+    /// The relative distinguished name.
     name: &'a [u8],
-    /// The target; why it is unclear; nothing.
+    /// The target, or why the entry is unclear, or empty.
     extra: &'a [u8],
     claims: Claims<'a>,
 }
 
-/// An entry's claims.
 #[derive(Debug, Clone, Copy)]
 struct Claims<'a> {
     left: usize,
@@ -88,21 +86,19 @@ impl<'a> Iterator for Claims<'a> {
     }
 }
 
-/// What mail for an entry meets.
+/// The kind and target of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means<'a> {
-    /// Nobody knows what the entry means.
     Unclear,
     Clear {
         kind: Kind,
-        /// Where its mail goes instead.
+        /// The target address.
         target: Option<&'a str>,
-        /// The mail server that it names.
         mail_server: Option<&'a str>,
     },
 }
 
-/// What entries with the same kind and rule have in common.
+/// Properties that many entries share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum SharedFields {
     Clear { kind: Kind, rule: Arc<str>, at_odds: Option<Arc<str>> },
@@ -110,7 +106,7 @@ enum SharedFields {
 }
 
 impl Table {
-    /// The entries that claim the address with that key, each with the claim's strength.
+    /// The entries that claim the address with this key, with the strength of the claim.
     pub fn claimants(&self, key: &str) -> impl Iterator<Item = (usize, Strength)> {
         let (local, domain) = halves(key);
         let (mut slot, wanted) = self.slot_of(local, domain);
@@ -127,7 +123,7 @@ impl Table {
         })
     }
 
-    /// How an entry claims an address, if it does.
+    /// How an entry claims an address; `None`: it does not.
     fn claim(&self, entry: usize, local: &str, domain: &str) -> Option<Strength> {
         let is = |(at, _, of): &(usize, Strength, &[u8])| *of == local.as_bytes() && *self.domains[*at] == *domain;
         self.head(entry).claims.find(is).map(|(_, strength, _)| strength)
@@ -137,26 +133,25 @@ impl Table {
         self.places.iter().map(|place| *place as usize)
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn count(&self) -> usize {
         self.places.len()
     }
 
-    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    /// The number of entries by kind, in the order of [`Kind::ALL`].
     #[must_use]
     pub fn kinds(&self) -> [usize; Kind::ALL.len()] {
         self.kinds
     }
 
-    /// The id of an entry.
     #[must_use]
     pub fn id(&self, entry: usize) -> Id {
         let record = self.records.get(entry..).and_then(|record| record.first_chunk());
         Id(u64::from_le_bytes(record.copied().unwrap_or_default()))
     }
 
-    /// What mail for an entry meets, without a copy.
+    /// The kind and target of an entry, without copying.
     #[must_use]
     pub fn means(&self, entry: usize) -> Means<'_> {
         let head = self.head(entry);
@@ -175,7 +170,7 @@ impl Table {
         self.claims(self.head(entry).claims).map(|claim| claim.key)
     }
 
-    /// What an entry says of an address that it owns.
+    /// An entry's answer about an address that it owns.
     #[must_use]
     pub fn answer(&self, entry: usize) -> Lookup {
         let head = self.head(entry);
@@ -193,7 +188,7 @@ impl Table {
         }
     }
 
-    /// An entry as it was put in.
+    /// The entry as it was added.
     #[must_use]
     pub fn known(&self, entry: usize) -> Known {
         let head = self.head(entry);
@@ -210,12 +205,11 @@ impl Table {
         Known { id: head.id, dn: self.dn(entry), claims: self.claims(head.claims).collect(), meaning }
     }
 
-    /// The entries of which something is odd.
     pub fn odd_entries(&self) -> impl Iterator<Item = usize> {
         self.odd.iter().map(|place| *place as usize)
     }
 
-    /// What is odd about an entry.
+    /// What is odd about an entry; `None`: nothing.
     #[must_use]
     pub fn odd(&self, entry: usize) -> Option<&str> {
         let head = self.head(entry);
@@ -225,7 +219,6 @@ impl Table {
         }
     }
 
-    /// Its distinguished name.
     #[must_use]
     pub fn dn(&self, entry: usize) -> String {
         let head = self.head(entry);
@@ -255,35 +248,35 @@ impl Table {
         Head { id: Id(u64::from_le_bytes(*id)), parent, meaning, server, name, extra, claims }
     }
 
-    /// Where to begin to look for an address, and its tag.
+    /// The first slot for an address, and its tag.
     fn slot_of(&self, local: &str, domain: &str) -> (usize, u8) {
         let hash = self.hashes.hash_one((local, domain));
-        // The high half of the product: evenly over any number of slots. The tag is of the low half.
+        // The high half of the product distributes evenly over any number of slots. The tag is from the low half.
         let slot = (u128::from(hash) * (self.slots.len() as u128)) >> 64;
         let tag = u8::try_from(hash & 0xff).unwrap_or_default().max(EMPTY + 1);
         (usize::try_from(slot).unwrap_or_default(), tag)
     }
 }
 
-/// What was put in as text.
+/// The octets as text; only text was added.
 fn text(octets: &[u8]) -> &str {
     std::str::from_utf8(octets).unwrap_or_default()
 }
 
 /// A key's local part and domain; a name without `@` has no domain.
 fn halves(key: &str) -> (&str, &str) {
-    // Keys are short: a plain loop is done before a search has begun.
+    // Keys are short, so a plain loop is faster than a search.
     match key.bytes().rposition(|octet| octet == b'@') {
         Some(at) => (&key[..at], &key[at + 1..]),
         None => (key, ""),
     }
 }
 
-/// A table that is being filled.
+/// A table that is being built.
 #[derive(Debug)]
 pub struct Builder {
     table: Table,
-    /// How many addresses may still come.
+    /// How many addresses may still be added.
     left: usize,
     domains: Numbers,
     parents: Numbers,
@@ -291,7 +284,7 @@ pub struct Builder {
     servers: Numbers,
 }
 
-/// Numbers for texts that many have.
+/// Numbers for texts that many entries share.
 #[derive(Debug, Default)]
 struct Numbers(FastMap<Arc<str>, usize>);
 
@@ -309,7 +302,7 @@ impl Numbers {
 }
 
 impl Builder {
-    /// An empty one with room for so much.
+    /// An empty table with memory for these sizes.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         let table = Table {
@@ -334,7 +327,7 @@ impl Builder {
         }
     }
 
-    /// Puts an entry in.
+    /// Adds an entry.
     ///
     /// # Errors
     /// It does not fit.

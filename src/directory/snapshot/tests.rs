@@ -1,4 +1,4 @@
-//! What a restart makes of the file, and how fresh what is served counts.
+//! Restarts with different files, and freshness.
 
 use std::collections::HashMap;
 
@@ -56,14 +56,14 @@ fn at(usn: u64) -> Position {
     Position::Usn { invocation: b"dc1".to_vec(), usn }
 }
 
-/// A whole read of the users with these numbers.
+/// Reads users with these numbers completely.
 fn read(snapshot: &Snapshot, users: std::ops::Range<usize>, usn: u64) -> Outcome {
     let mut writer = snapshot.begin().unwrap();
     writer.put(users.map(known).collect()).unwrap();
     snapshot.read(writer, at(usn), None).unwrap()
 }
 
-/// One that follows ten users.
+/// A snapshot that follows ten users.
 fn following(folder: &Path) -> Snapshot {
     let snapshot = open(folder, &config(&["OU=Staff"]));
     read(&snapshot, 0..10, 1);
@@ -98,7 +98,7 @@ fn a_file_of_another_part_of_the_directory_is_served_and_everything_read_anew() 
     }
 }
 
-/// A cache: nobody is answered from it, the directory is read as a whole, and its file takes the place of the old one.
+/// The file is a cache: it is not used, the directory is read completely, and the file is replaced.
 #[test]
 fn a_file_of_another_version_is_told_in_one_line_and_made_anew() {
     let folder = tempfile::tempdir().unwrap();
@@ -172,7 +172,7 @@ fn accepting_confirms_nothing_and_takes_only_what_was_held() {
     assert_eq!((answered(&snapshot, 1), snapshot.report().held), (None, 0), "nobody follows it");
     assert!(snapshot.wants_whole_read(), "the file does not have it");
     read(&snapshot, 0..10, 3);
-    // What the next read brings was not meant.
+    // What the next read finds has not been accepted.
     assert_eq!(read(&snapshot, 20..30, 4), Outcome::Held(10));
     assert!(!snapshot.wants_whole_read());
 }
@@ -182,7 +182,7 @@ async fn what_is_held_does_not_age_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = following(folder.path());
     snapshot.changed(all_gone(), at(2));
-    // As if the file had last been told long ago.
+    // As if the file had last been updated long ago.
     snapshot.journal().as_mut().unwrap().append(Vec::new(), None, UnixTime(1)).unwrap();
     snapshot.changed(Vec::new(), at(3));
     drop(snapshot);

@@ -1,6 +1,6 @@
-//! What a directory is known to hold: a [`Table`] as it was last read as a whole, and what has changed since. Pure.
+//! The known content of a directory: a [`Table`] from the last full read, and later changes. Pure.
 //!
-//! `served` answers from one, and holds another one back while changes wait for somebody to accept them.
+//! `served` answers from one; while changes are held it has a second one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,23 +12,21 @@ use crate::lookup::{Kind, Lookup};
 
 mod odd;
 
-/// A change of one entry.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
-    /// It is like this now.
+    /// The entry's new state.
     Put(Known),
-    /// The entry with this id is gone, or has nothing to do with mail any more.
+    /// The entry with this id was deleted, or has no address any more.
     Gone(Id),
 }
 
 impl Change {
-    /// An entry as it is now; without an address it has nothing to do with mail.
+    /// An entry's new state; without an address it counts as gone.
     #[must_use]
     pub fn of(known: Known) -> Self {
         if known.claims.is_empty() { Self::Gone(known.id) } else { Self::Put(known) }
     }
 
-    /// The id of the entry.
     #[must_use]
     pub fn id(&self) -> Id {
         match self {
@@ -38,17 +36,16 @@ impl Change {
     }
 }
 
-/// Recipients.
 #[derive(Debug, Clone)]
 pub struct View {
     table: Arc<Table>,
-    /// `None`: gone. What stands here is not looked for in the table.
+    /// `None`: gone. These ids are not looked for in the table.
     changed: FastMap<Id, Option<Arc<Known>>>,
-    /// Changed entries, by the keys that they claim.
+    /// Changed entries by the keys that they claim.
     claims: FastMap<String, Vec<Id>>,
 }
 
-/// An entry, wherever it stands.
+/// An entry in the table, or a changed one.
 #[derive(Debug, Clone, Copy)]
 enum Owner<'a> {
     InTable(usize),
@@ -65,16 +62,16 @@ impl Owner<'_> {
     }
 }
 
-/// Where mail for an address goes, as far as the directory says.
+/// Where mail for an address goes, by the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination<'a> {
-    /// Nobody has it, or an entry with neither mailbox nor target.
+    /// No entry has it, or one with neither mailbox nor target.
     Nowhere,
-    /// It has a mailbox here, on that server.
+    /// A mailbox here, on this server.
     Here(Option<&'a str>),
-    /// To that address.
+    /// This target address.
     Target(&'a str),
-    /// Several entries have it, or what the one means is unclear.
+    /// Several entries have it, or its entry is unclear.
     Doubtful,
 }
 
@@ -91,23 +88,23 @@ impl fmt::Display for Destination<'_> {
 }
 
 impl View {
-    /// As it was read.
+    /// Without changes.
     #[must_use]
     pub fn new(table: Arc<Table>) -> Self {
         Self { table, changed: FastMap::default(), claims: FastMap::default() }
     }
 
-    /// What was read as a whole.
+    /// The result of the last full read.
     #[must_use]
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
-    /// What the directory says of the address with that key.
+    /// The answer about the address with this key.
     #[must_use]
     pub fn lookup(&self, key: &str) -> Lookup {
         if self.claims.get(key).is_none_or(Vec::is_empty) {
-            // As it is most of the time, with one entry at most.
+            // The usual case: no changed entry claims it, and one entry at most.
             let mut claimants = self.in_table(key);
             match (claimants.next(), claimants.next()) {
                 (None, _) => return Lookup::NotFound,
@@ -123,13 +120,13 @@ impl View {
         }
     }
 
-    /// Whether an entry claims that key.
+    /// Whether an entry claims this key.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         !self.owners(key).is_empty()
     }
 
-    /// Where mail for the address with that key goes.
+    /// The destination of mail for the address with this key.
     #[must_use]
     pub fn way(&self, key: &str) -> Destination<'_> {
         let means = match self.owners(key).as_slice() {
@@ -146,32 +143,32 @@ impl View {
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn count_entries(&self) -> usize {
         self.table.count() - self.hidden().count() + self.changed.values().flatten().count()
     }
 
-    /// The same, about: as many as were read as a whole. It costs nothing.
+    /// The approximate number: that of the last full read. Costs nothing.
     #[must_use]
     pub fn count_roughly(&self) -> usize {
         self.table.count().max(self.changed.len())
     }
 
-    /// The entries of the table that something else stands for now.
+    /// The entries of the table that have changed since.
     fn hidden(&self) -> impl Iterator<Item = usize> {
         let any = !self.changed.is_empty();
         let all = any.then(|| self.table.entries()).into_iter().flatten();
         all.filter(|entry| self.changed.contains_key(&self.table.id(*entry)))
     }
 
-    /// How many entries have changed since the whole was read.
+    /// How many entries have changed since the full read.
     #[must_use]
     pub fn changed(&self) -> usize {
         self.changed.len()
     }
 
-    /// How many entries there are of each kind, in the order of [`Kind::ALL`].
+    /// The number of entries by kind, in the order of [`Kind::ALL`].
     #[must_use]
     pub fn count_kinds(&self) -> [usize; Kind::ALL.len()] {
         let mut counts = self.table.kinds();
@@ -186,14 +183,14 @@ impl View {
         counts
     }
 
-    /// Every entry, in no order.
+    /// Every entry, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = Known> {
         let in_table = self.table.entries().filter(|entry| !self.changed.contains_key(&self.table.id(*entry)));
         let changed = self.changed.values().flatten().map(|known| Known::clone(known));
         in_table.map(|entry| self.table.known(entry)).chain(changed)
     }
 
-    /// Shows the key of every address that an entry claims; some may come twice.
+    /// Calls `see` with the key of every address that an entry claims; some come twice.
     pub fn each_key(&self, see: &mut dyn FnMut(&str)) {
         for entry in self.table.entries().filter(|entry| !self.changed.contains_key(&self.table.id(*entry))) {
             self.table.keys(entry).for_each(|key| see(&key));
@@ -203,7 +200,7 @@ impl View {
         }
     }
 
-    /// The entries with these ids, as they are.
+    /// The entries with these ids.
     #[must_use]
     pub fn by_id(&self, ids: &FastSet<Id>) -> FastMap<Id, Known> {
         let mut found = FastMap::default();
@@ -224,7 +221,7 @@ impl View {
         found
     }
 
-    /// Makes the entries with these ids what they are in another view.
+    /// Sets the entries with these ids to their state in another view.
     pub fn take_from(&mut self, other: &Self, ids: &FastSet<Id>) -> Vec<Change> {
         let mut now = other.by_id(ids);
         let changes: Vec<Change> = ids.iter().map(|id| now.remove(id).map_or(Change::Gone(*id), Change::Put)).collect();
@@ -232,11 +229,11 @@ impl View {
         changes
     }
 
-    /// Those of the changes that change something, each with the entry as it is now. Directories report much that has
-    /// nothing to do with mail.
+    /// The changes that have an effect, with the entry's current state. Directories report many changes that do not
+    /// concern mail.
     #[must_use]
     pub fn news(&self, changes: Vec<Change>) -> Vec<(Change, Option<Known>)> {
-        // The last one about an entry counts.
+        // The last change of an entry counts.
         let mut last: FastMap<Id, Change> = changes.into_iter().map(|change| (change.id(), change)).collect();
         let mut now = self.by_id(&last.keys().copied().collect());
         last.retain(|id, change| match (change, now.get(id)) {
@@ -249,7 +246,6 @@ impl View {
         last.into_iter().map(|(id, change)| (change, now.remove(&id))).collect()
     }
 
-    /// Takes a change in.
     pub fn apply(&mut self, change: Change) {
         let id = change.id();
         if let Some(Some(before)) = self.changed.get(&id) {
@@ -270,7 +266,7 @@ impl View {
         }
     }
 
-    /// The entries of the table that claim the address with that key, and have not changed.
+    /// The unchanged entries of the table that claim the address with this key.
     fn in_table(&self, key: &str) -> impl Iterator<Item = (usize, Strength)> {
         let is_as_read = |entry| self.changed.is_empty() || !self.changed.contains_key(&self.table.id(entry));
         self.table.claimants(key).filter(move |(entry, _)| is_as_read(*entry))
@@ -304,19 +300,19 @@ impl View {
         }
     }
 
-    /// How many entries own the address with that key.
+    /// The number of entries that own the address with this key.
     #[must_use]
     pub fn count_owners(&self, key: &str) -> usize {
         self.owners(key).len()
     }
 
-    /// The entries that own the address with that key.
+    /// The entries that own the address with this key.
     #[must_use]
     pub fn owned_by(&self, key: &str) -> Vec<Known> {
         self.owners(key).iter().map(|owner| self.known(*owner)).collect()
     }
 
-    /// The ids of the entries that own the address with that key.
+    /// Their ids.
     pub fn owner_ids(&self, key: &str) -> impl Iterator<Item = Id> {
         self.owners(key).into_iter().map(|owner| self.id(owner))
     }

@@ -1,5 +1,5 @@
-//! What changed lately and is in force: how each entry was before, so that all of it can go back once more has changed
-//! than `hold_changes` lets through. No longer than that limit. Pure; time is an argument.
+//! Recent changes in force, with the previous state of each entry, so that all can be taken back once more has changed
+//! than `hold_changes` allows. Its size is bounded by that limit. Pure; time is an argument.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,52 +11,51 @@ use crate::directory::known::{Id, Known};
 use crate::fast_map::{FastMap, FastSet};
 use crate::time::{QueueTime, UnixTime};
 
-/// One entry that changed.
+/// A changed entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {
     pub id: Id,
-    /// As it was; `None`: it was not there.
+    /// Its previous state; `None`: it did not exist.
     pub before: Option<Known>,
-    /// The addresses whose mail takes another way for it.
+    /// The addresses whose destination changed by that.
     pub keys: Vec<String>,
-    /// When it changed, by the queue's time.
+    /// By the queue's time.
     pub at: QueueTime,
-    /// The same by the clock on the wall, for people.
+    /// By the wall clock, for display.
     pub since: UnixTime,
 }
 
-/// The entries that changed lately, oldest first.
+/// Recent changes, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     undos: Vec<Arc<Undo>>,
 }
 
 impl Window {
-    /// As it was kept.
+    /// As it was stored.
     #[must_use]
     pub fn new(undos: Vec<Arc<Undo>>) -> Self {
         Self { undos }
     }
 
-    /// What is to be kept.
+    /// The changes to store.
     #[must_use]
     pub fn undos(&self) -> &[Arc<Undo>] {
         &self.undos
     }
 
-    /// Whether nothing changed lately.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.undos.is_empty()
     }
 
-    /// Forgets what is older.
+    /// Drops changes older than `within`.
     pub fn forget(&mut self, within: Duration, now: QueueTime) {
         let young = |undo: &Arc<Undo>| now.since(undo.at) < within;
         self.undos.retain(young);
     }
 
-    /// Notes that these entries change from what they are in a view.
+    /// Records the state of these entries in a view, from which they change.
     pub fn note(&mut self, from: &View, ids: Vec<(Id, Vec<String>, (QueueTime, UnixTime))>) {
         let mut before = from.by_id(&ids.iter().map(|(id, ..)| *id).collect());
         for (id, keys, (at, since)) in ids {
@@ -65,8 +64,8 @@ impl Window {
         self.bound();
     }
 
-    /// No entry has more than two, however often it changes: how it was first, and how it was after that, which is forgotten
-    /// with the latest of its changes.
+    /// Keeps at most two records for each entry, however often it changes: its first state, and the state after that,
+    /// which is dropped with the latest of its changes.
     fn bound(&mut self) {
         let mut counts: FastMap<Id, usize> = FastMap::default();
         self.undos.iter().for_each(|undo| *counts.entry(undo.id).or_default() += 1);
@@ -93,34 +92,32 @@ impl Window {
         }
     }
 
-    /// As everything was before: what is in force, with all of it taken back.
+    /// The view with all recent changes taken back.
     #[must_use]
     pub fn before(&self, current: &View) -> View {
         let mut view = current.clone();
-        // The oldest state of an entry counts: it comes last.
+        // The oldest state of an entry counts, so it is applied last.
         for undo in self.undos.iter().rev() {
             view.apply(undo.before.clone().map_or(Change::Gone(undo.id), Change::Put));
         }
         view
     }
 
-    /// The addresses whose mail takes another way for it, some of them twice.
+    /// The addresses whose destination changed, some of them twice.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.undos.iter().flat_map(|undo| &undo.keys).map(String::as_str)
     }
 
-    /// Keeps the undos of these entries, or of all others.
+    /// Keeps only the changes for which `is_kept` returns true.
     pub fn retain(&mut self, is_kept: impl Fn(&Undo) -> bool) {
         self.undos.retain(|undo| is_kept(undo));
     }
 
-    /// The entries.
     #[must_use]
     pub fn ids(&self) -> FastSet<Id> {
         self.undos.iter().map(|undo| undo.id).collect()
     }
 
-    /// Forgets everything.
     pub fn clear(&mut self) {
         self.undos.clear();
     }

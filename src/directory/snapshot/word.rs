@@ -1,4 +1,4 @@
-//! What operators say about held changes, and what is kept of it.
+//! Operators' decisions about held changes, and storing them.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ use crate::directory::expected::Announced;
 use crate::time::UnixTime;
 
 impl Snapshot {
-    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
+    /// An operator accepts changes. Returns how many recipients' destinations change.
     pub fn accept(&self, accept: &Accept) -> usize {
         let _turn = self.turn();
         let mut served = self.serving();
-        // What nobody has seen cannot be meant.
+        // Changes that are still unknown cannot be accepted.
         if !served.is_holding() || served.is_resuming() {
             return 0;
         }
@@ -25,15 +25,16 @@ impl Snapshot {
             Accept::Yes => served.accept(),
             Accept::Only(keys) => served.accept_only(keys, self.now()),
         };
-        // Nobody has confirmed it now: neither is it fresher than before, nor is a not-found believed.
+        // The directory has not confirmed it now: the snapshot becomes no fresher by that.
         self.take_word(served, turned);
         turned
     }
 
-    /// Takes an announcement of changes that are neither to count nor to be held, for so long.
+    /// Announces changes that are not counted or held, for this long.
     ///
     /// # Errors
-    /// Nothing was read yet, so that everything is taken as it is; more than can be kept, and nothing of it is taken.
+    /// Nothing has been read yet, so that everything will be taken; or there is more than can be stored, and nothing is
+    /// announced.
     pub fn announce(&self, announced: Announced, during: Duration) -> Result<(), String> {
         if self.served.load().is_none() {
             return Err("nothing was read yet; the first read is taken as it is".to_owned());
@@ -51,7 +52,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// What somebody said is in force and kept.
+    /// Puts an operator's decision in force and stores it.
     fn take_word(&self, mut served: Served, turned: usize) {
         self.keep(&mut served);
         if self.served.load().as_deref().is_some_and(Served::is_holding) && !served.is_holding() {
@@ -61,13 +62,13 @@ impl Snapshot {
         self.publish(served, outcome);
     }
 
-    /// What is held, address by address.
+    /// Held changes, address by address.
     #[must_use]
     pub fn held_list(&self) -> HeldList {
         self.served.load().as_deref().map(Served::held_list).unwrap_or_default()
     }
 
-    /// Another one keeps what changed lately from now on.
+    /// A successor stores recent changes from now on.
     pub fn give_way(&self) {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).give_way();
     }
@@ -76,7 +77,8 @@ impl Snapshot {
         Now { at: self.mail.now(), day: UnixTime::now(), mail: &*self.mail }
     }
 
-    /// What is in force is in the file before it is forgotten how it was: what a crash left there would not go back.
+    /// Stores the new state before the previous state is forgotten: otherwise a change could not be taken back after a
+    /// crash.
     pub(super) fn keep(&self, served: &mut Served) {
         let unsaved = served.take_unsaved();
         if !unsaved.is_empty() {

@@ -1,4 +1,4 @@
-//! Files as other systems export them.
+//! Files that other systems export.
 
 use super::tests::{found, read_with};
 use super::*;

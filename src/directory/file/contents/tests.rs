@@ -1,4 +1,4 @@
-//! Files in both forms, good and bad.
+//! Valid and invalid files in every format.
 
 use super::*;
 

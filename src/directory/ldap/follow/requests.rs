@@ -1,4 +1,4 @@
-//! What is wanted of the task that keeps a snapshot fresh.
+//! Requests to the task that keeps a snapshot up to date.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,20 @@ use crate::directory::snapshot::Accept;
 use crate::directory::snapshot::served::Outcome;
 use crate::lookup::Lookup;
 
-/// What somebody wants of the task.
 pub(in crate::directory::ldap) enum Request {
-    /// The directory is to be read as a whole, now.
+    /// Read the whole directory now.
     Refresh(Refresh),
-    /// The directory, asked itself, said something else than it was known to.
+    /// Read entries again: the directory's own answer differed from the snapshot.
     Look(Doubted),
 }
 
-/// Somebody waits for a whole read.
+/// A request for a full read, and where to send its result.
 pub(in crate::directory::ldap) struct Refresh {
     pub(in crate::directory::ldap) accept: Accept,
     pub(in crate::directory::ldap) done: oneshot::Sender<Result<Refreshed, String>>,
 }
 
-/// An address of which the directory, asked itself, said something else than it was known to.
+/// An address whose live answer differed from the snapshot.
 pub(in crate::directory::ldap) struct Doubted {
     pub(super) key: String,
     pub(super) live: Lookup,
@@ -37,33 +36,32 @@ impl Doubted {
         Self { key, live, at: Instant::now() }
     }
 
-    /// Whether a stream of changes had so long to tell it.
+    /// Whether a stream has had this long to send the change.
     pub(super) fn is_old(&self, patience: Duration) -> bool {
         self.at.elapsed() >= patience
     }
 }
 
-/// What a whole read came to.
+/// The result of a full read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Refreshed {
-    /// Recipients now.
     pub recipients: usize,
-    /// So many of them take another way, or none, since.
+    /// How many recipients' destination has changed.
     pub turned: usize,
-    /// So many would, if what is held were accepted.
+    /// How many would change if held changes were accepted.
     pub held: usize,
 }
 
-/// Somebody who waits for a whole read, and whose word on what was held has been taken.
+/// A request for a full read, after held changes were accepted as it asked.
 pub(super) struct Waiting {
     done: oneshot::Sender<Result<Refreshed, String>>,
-    /// So many recipients' mail takes another way for it, or none.
+    /// How many recipients' destination changed by that.
     accepted: usize,
 }
 
 impl Keeper {
-    /// Takes what is held at the word of somebody who is still there: no more than he can have seen. What the read brings
-    /// then has to pass `hold_changes` like any other.
+    /// Accepts held changes for a caller that is still there: only those that it can have seen. What the read finds has
+    /// to pass `hold_changes` again.
     pub(super) async fn received(&self, refresh: Refresh) -> Result<Option<Waiting>, Failure> {
         let Refresh { accept, done } = refresh;
         if done.is_closed() {
@@ -77,7 +75,7 @@ impl Keeper {
         Ok(Some(Waiting { done, accepted }))
     }
 
-    /// Tells who waits what the read came to. What was accepted is, whatever became of the read.
+    /// Sends the result of the read. Accepted changes stay accepted even if the read failed.
     pub(super) fn answer(&self, waiting: Option<Waiting>, read: Result<Outcome, String>) {
         let Some(Waiting { done, accepted }) = waiting else { return };
         let turned = match read {
@@ -88,7 +86,7 @@ impl Keeper {
         };
         let report = self.snapshot.report();
         let recipients = report.recipients.unwrap_or_default();
-        // Who asked may have gone.
+        // The caller may be gone.
         let _ = done.send(turned.map(|turned| Refreshed { recipients, turned, held: report.held }));
     }
 }

@@ -1,5 +1,5 @@
-//! A stream of changes (RFC 4533): everything first, into a new snapshot, then each change as it comes. From time to time,
-//! and on every new connection, it begins anew.
+//! A stream of changes (RFC 4533): first all entries into a new snapshot, then each change as it comes. It restarts
+//! from time to time, and on every new connection.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::served::Outcome;
 use crate::directory::snapshot::view::Change;
 
-/// How much is taken at once.
+/// How many events are applied at once.
 const BATCH: usize = 1000;
-/// A stream that has not told something is begun anew, but not more often: everything is told again.
+/// A stream that missed a change is restarted, but not more often than this, since all entries are sent again.
 const ANEW_EVERY: Duration = Duration::from_mins(10);
-/// So many addresses are watched for whether the stream tells what the directory said of them.
+/// The most addresses for which it is checked that the stream sends a change.
 const MOST_DOUBTED: usize = 64;
 
 impl Keeper {
@@ -41,7 +41,7 @@ impl Keeper {
         ended
     }
 
-    /// Takes everything in.
+    /// Receives all entries.
     async fn told(&self, connection: &Connection, stream: &mut Stream) -> Result<Outcome, Failure> {
         let mut filling = Filling::begin(&self.snapshot, &self.progress).await?;
         let (mut bases, mut early) = (self.config.base.len(), Vec::new());
@@ -51,7 +51,7 @@ impl Keeper {
             for event in events {
                 match event {
                     Event::Entry(known) => entries.push(known),
-                    // Another base is still being told.
+                    // Another base is not complete yet.
                     Event::Changed(change) => early.push(change),
                     Event::Told => bases -= 1,
                     Event::Elsewhere(references) => all_is_here(&references)?,
@@ -68,7 +68,7 @@ impl Keeper {
         })
     }
 
-    /// Takes each change in, and makes sure every `poll` that somebody is there to tell of one.
+    /// Applies each change, and checks every `poll` that the server still answers.
     async fn listen(&self, connection: &Arc<Connection>, stream: &mut Stream) -> Result<FollowEnd, Failure> {
         let again = Instant::now() + self.kept.full_read;
         let mut poll = Instant::now() + self.kept.poll;
@@ -79,7 +79,7 @@ impl Keeper {
                 next = self.next(connection, again, poll) => match next? {
                     NextStep::Ended => return Ok(FollowEnd::Connection),
                     NextStep::Read(waiting) => return Ok(FollowEnd::Again(waiting)),
-                    // The stream should tell it by itself.
+                    // The stream should send the change by itself.
                     NextStep::Look(look) if doubted.len() < MOST_DOUBTED => doubted.push(look),
                     NextStep::Look(_) => {}
                     NextStep::Poll => {
@@ -95,7 +95,7 @@ impl Keeper {
         }
     }
 
-    /// Whether there is something that the stream had time to tell and has not.
+    /// Whether the stream had time to send a change and has not.
     fn was_not_told(&self, doubted: &mut Vec<Doubted>) -> bool {
         doubted.retain(|doubted| self.snapshot.contradicts(&doubted.key, &doubted.live));
         let Some(silent) = doubted.iter().find(|doubted| doubted.is_old(self.kept.poll)) else { return false };
@@ -118,7 +118,7 @@ impl Keeper {
     }
 }
 
-/// What has come.
+/// Waits for events and takes all that have come.
 async fn next(stream: &mut Stream) -> Result<Vec<Event>, Failure> {
     let mut events = Vec::new();
     if stream.events.recv_many(&mut events, BATCH).await == 0 {

@@ -1,5 +1,6 @@
-//! Active Directory: every controller numbers its changes. Objects with a higher number than the last one seen are read,
-//! also those that lost their addresses; what was deleted, or moved out of the bases, shows at the next whole read.
+//! Active Directory: every controller numbers its changes (USN). Objects with a higher number than the last one seen
+//! are read, including those that lost their addresses; deletions, and moves out of the bases, show at the next full
+//! read.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::directory::snapshot::MOST_CHANGES;
 use crate::directory::snapshot::position::Position;
 use crate::directory::snapshot::view::Change;
 
-/// One controller, as it is followed.
+/// The controller that is followed.
 struct Controller {
     service: String,
     invocation: Vec<u8>,
@@ -26,12 +27,12 @@ impl Controller {
     }
 }
 
-/// What a look for changes comes to.
+/// The result of a search for changes.
 enum Found {
-    /// They were taken in.
+    /// Changes were applied.
     Taken,
-    /// They are too many, or the controller's numbers have gone back: it was restored, and its changes have numbers that
-    /// were seen before.
+    /// There are too many, or the controller's numbers have gone back: it was restored from a backup, and reuses
+    /// numbers.
     Unclear,
 }
 
@@ -77,12 +78,12 @@ impl Keeper {
         controller: &Controller,
         waiting: &mut Option<Waiting>,
     ) -> Result<(), Failure> {
-        // Before the read: what changes during it is read again afterwards.
+        // Taken before the read: what changes during it is read again afterwards.
         let usn = self.highest(connection, controller).await?;
         self.whole(connection, controller.at(usn), waiting).await
     }
 
-    /// Takes in what has changed since the last look.
+    /// Applies what has changed since the last search.
     async fn changes(&self, connection: &Connection, controller: &Controller) -> Result<Found, Failure> {
         let Position::Usn { usn: seen, .. } = self.snapshot.position() else { return Ok(Found::Unclear) };
         let highest = self.highest(connection, controller).await?;

@@ -1,4 +1,4 @@
-//! Tables over entries as Exchange's directories have them.
+//! Tables of entries as Exchange's directories have them.
 
 use super::*;
 use crate::config::Profile;
@@ -10,7 +10,7 @@ fn judge(entries: &[Entry], address: &str, disabled: DisabledAccounts) -> Judgem
     Profile::ActiveDirectory.judge(entries, &Address::parse(address).unwrap(), disabled)
 }
 
-/// One owner of `a@contoso.com` with these attributes besides.
+/// The kind of the only owner of `a@contoso.com`, which has these further attributes.
 fn kind_of(attributes: &[(&str, &str)], disabled: DisabledAccounts) -> (Kind, Option<String>, String) {
     let mut all = vec![("proxyAddresses", "SMTP:a@contoso.com")];
     all.extend_from_slice(attributes);
@@ -123,7 +123,7 @@ fn targets_of_other_kinds_are_left_to_exchange() {
     }
 }
 
-/// What the account that reads may not see looks as if it were not there.
+/// Attributes that the account may not read seem to be absent.
 #[test]
 fn a_missing_right_is_no_answer() {
     let kind = |value: &'static str| ("msExchRecipientTypeDetails", value);
@@ -153,7 +153,7 @@ fn a_missing_right_is_no_answer() {
         assert!(cause.contains(&format!("`CN=a`: an entry {lack}")), "{cause}");
         assert!(cause.ends_with("may the bind account read it?"), "{cause}");
     }
-    // What has no sign of mail may be what it looks like.
+    // An entry without a sign of Exchange may be what it seems to be.
     let plain = judge(&[entry("CN=a", &[proxy])], "a@contoso.com", DisabledAccounts::Accepted);
     assert!(plain.at_odds.is_some_and(|text| odd::is_lack(&text)));
     let typed = judge(&[entry("CN=a", &[proxy, kind("65536")])], "a@contoso.com", DisabledAccounts::Accepted);
@@ -184,7 +184,7 @@ fn leavers_do_not_outvote_a_mailbox() {
     assert!(is(says(&[leaver.clone(), shared.clone()]), "CN=shared"));
     assert!(is(says(&[shared.clone(), leaver.clone(), leaver.clone()]), "CN=shared"));
     assert!(is(says(&[leaver.clone(), leaver.clone()]), "CN=left"), "as good as not found, both");
-    // One whose attributes cannot be read may be a mailbox.
+    // An entry whose attributes cannot be read may be a mailbox.
     let unread = entry("CN=unread", &[info, ("mailNickname", "info")]);
     assert!(matches!(says(&[unread, shared, leaver]), Lookup::Ambiguous(owners) if owners.len() == 2));
 }

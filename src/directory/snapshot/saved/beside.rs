@@ -1,10 +1,10 @@
-//! The name of a file that is being written beside the one in use.
+//! The temporary name of a file that is being written beside the current one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The name of a file that is to take another one's place; it goes when this does.
+/// The name of a file that will replace another one; dropping it deletes the file.
 #[derive(Debug)]
 pub(in crate::directory::snapshot) struct Beside {
     pub(in crate::directory::snapshot) new: PathBuf,
@@ -12,7 +12,7 @@ pub(in crate::directory::snapshot) struct Beside {
 }
 
 impl Beside {
-    /// No two are called alike while the program runs: after a reload two may write.
+    /// Unique within the process: after a reload two tasks may write.
     pub(in crate::directory::snapshot) fn of(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -23,7 +23,7 @@ impl Beside {
         }
     }
 
-    /// Removes what another process left behind.
+    /// Removes what another process left.
     pub(in crate::directory::snapshot) fn clear(path: &Path) {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return;
@@ -33,7 +33,7 @@ impl Beside {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             if name.starts_with(&others) && name.ends_with(".new") && !name.starts_with(&ours) {
-                // It is in nobody's way.
+                // A failure is harmless.
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -42,7 +42,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // It is gone where it was installed.
+        // If it was installed, it is gone.
         let _ = fs::remove_file(&self.new);
     }
 }

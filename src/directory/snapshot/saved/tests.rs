@@ -1,4 +1,4 @@
-//! What is read back of a file, whole and damaged.
+//! Reading intact and damaged files.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn has(loaded: &Loaded, name: &str) -> bool {
     matches!(loaded.view.lookup(&format!("{name}@contoso.com")), Lookup::Found(_))
 }
 
-/// A file with ann and bob, to which carl came while ann went.
+/// A file with ann and bob, to which carl was added while ann was removed.
 fn written(folder: &Path) -> PathBuf {
     let path = folder.join("state/ad.snapshot");
     let mut writer = Writer::create(&path, Id(5)).unwrap();
@@ -88,7 +88,7 @@ fn a_damaged_octet_is_found() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x40;
         fs::write(&path, damaged).unwrap();
-        // What stands behind the damage is not believed; what stands before it was right.
+        // Nothing after the damage is used; everything before it is correct.
         if let Ok(loaded) = read(&path) {
             assert!(has(&loaded, "ann") && has(&loaded, "bob") && !has(&loaded, "carl"), "octet {at}");
         }
@@ -162,7 +162,7 @@ fn a_file_of_another_version_is_called_so() {
     assert_eq!(open(&path).unwrap_err().to_string(), "another version of the program wrote it");
 }
 
-/// A file with an entry of each kind and what has changed since.
+/// A file with an entry of each kind, and later changes.
 fn example(folder: &Path) -> PathBuf {
     let path = folder.join("state/example.snapshot");
     let mut writer = Writer::create(&path, Id(5)).unwrap();
@@ -204,7 +204,7 @@ fn its_format() {
     });
 }
 
-/// It is a cache: it is read from the directory again, and not cut off as if writing had broken off.
+/// The file is a cache: one of another version is not treated as an interrupted write, and the directory is read again.
 #[test]
 fn a_record_of_another_version_is_told_from_damage_wherever_it_stands() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What waits until somebody accepts it, and the list of it. Pure.
+//! Held changes, and their list. Pure.
 
 use std::sync::Arc;
 
@@ -12,19 +12,18 @@ use crate::fast_map::{FastMap, FastSet};
 use crate::lookup::Lookup;
 use crate::time::UnixTime;
 
-/// What waits.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    /// What the directory has.
+    /// The directory's content.
     pub(super) view: View,
     /// Each address that waits, by a hash of its key.
     pub(super) waits: FastMap<Id, Waits>,
-    /// Addresses that are new and not used yet, each with the send connector that accepted the last mail for it.
+    /// Addresses that are new and not used yet, with the send connector that accepted the last mail for each.
     pub(super) withheld: FastMap<String, Arc<str>>,
-    /// Those who had mail at their new place: they stay there.
+    /// Recipients that had mail at their new destination: they keep it.
     pub(super) stayed: Window,
     pub(super) began: UnixTime,
-    /// The program was started again, and what the directory has is not known yet.
+    /// Whether the program was restarted, so that the directory's content is still unknown.
     pub(super) is_resuming: bool,
 }
 
@@ -37,7 +36,7 @@ pub(super) struct Waits {
 }
 
 impl Held {
-    /// From now on, with what goes back.
+    /// Begins holding, with the changes that are taken back.
     pub(super) fn new(view: View, (back, stayed): (&Window, Window), began: UnixTime) -> Self {
         let mut waits = FastMap::default();
         for undo in back.undos() {
@@ -53,7 +52,7 @@ impl Held {
         (self.turned() + self.stayed.ids().len()).max(1)
     }
 
-    /// How many wait.
+    /// How many recipients wait.
     pub(super) fn turned(&self) -> usize {
         self.waits.values().map(|waits| waits.recipient).collect::<FastSet<Id>>().len()
     }
@@ -63,26 +62,26 @@ impl Held {
         self.waits.get(&hash(key)).map(|waits| waits.recipient)
     }
 
-    /// When the address with that key changed.
+    /// When the address with this key changed.
     pub(super) fn since_of(&self, key: &str) -> UnixTime {
         self.waits.get(&hash(key)).map_or(self.began, |waits| waits.since)
     }
 }
 
-/// What an address that waits is known by.
+/// The hash that identifies a waiting address.
 pub(super) fn hash(key: &str) -> Id {
     Id::of(key.as_bytes())
 }
 
-/// What is held, address by address.
+/// Held changes, address by address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HeldList {
-    /// So many recipients are concerned; each may have several addresses.
+    /// Recipients concerned; each may have several addresses.
     pub recipients: usize,
     /// By address. Other names of a recipient stand there, behind the addresses, where none of his addresses does: he is taken
     /// as a whole, and whoever strikes his addresses out must have struck him out.
     pub addresses: Vec<HeldAddress>,
-    /// The program was started again, and what the directory has is not known yet: nor is what is held of it.
+    /// Whether the program was restarted, so that the directory's content and the held changes are still unknown.
     #[serde(default)]
     pub resuming: bool,
 }
@@ -90,15 +89,15 @@ pub struct HeldList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldAddress {
     pub address: String,
-    /// Where its mail goes, or went: `mailbox`, an address, `nobody`.
+    /// Its destination now, or before: `mailbox`, an address, `nobody`.
     pub from: String,
-    /// Where it would go.
+    /// Its new destination.
     pub to: String,
     /// When it changed.
     pub since: UnixTime,
-    /// Why it is here, in words.
+    /// Why it is listed, as text.
     pub why: String,
-    /// Its mail goes the new way already, and stays there.
+    /// Whether it keeps its new destination, because mail arrives there.
     pub in_force: bool,
 }
 
@@ -115,7 +114,7 @@ impl HeldAddress {
 }
 
 impl Served {
-    /// All addresses whose mail would take another way or none, and those who had mail at their new place since.
+    /// All addresses whose destination would change, and those that have had mail at their new one.
     #[must_use]
     pub fn held_list(&self) -> HeldList {
         let Some(held) = &self.held else { return HeldList::default() };

@@ -1,8 +1,8 @@
-//! What becomes of changes: they are taken, or, once too many recipients' mail would take another way, held, with all that
-//! changed lately taken back. Pure.
+//! Decides about changes: they are taken or, once the destinations of too many recipients would change, held, and all
+//! recent changes are taken back. Pure.
 //!
-//! Holding goes on until everything is put right or accepted: what a limit lets through while somebody is putting things
-//! right would be the rest of the accident.
+//! Holding goes on until everything is corrected or accepted: if the limit let changes through while an administrator
+//! corrects an accident, those would be the rest of it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -24,27 +24,27 @@ enum Scope {
     Keys(Vec<String>),
 }
 
-/// How two views differ for mail.
+/// The difference between two views for mail.
 #[derive(Default)]
 struct Difference {
     recipients: FastSet<Id>,
-    /// Their addresses, where there are not too many of them.
+    /// The addresses, unless there are too many.
     keys: HashSet<String>,
-    /// Of them those that are new.
+    /// Those of them that are new.
     new: HashSet<String>,
 }
 
-/// An address whose mail would take another way.
+/// An address whose destination would change.
 struct Turned<'a> {
     key: &'a str,
-    /// Who had it, or has it now where nobody had.
+    /// Its owner before, or now if there was none.
     recipient: Id,
-    /// It is new: the send connector of another organisation that served it.
+    /// If it is new: the send connector of another organisation that accepted its mail.
     served_by: Option<&'a Arc<str>>,
 }
 
 impl Served {
-    /// The directory was read as a whole. The first time everything is taken as it is.
+    /// The directory was read completely. The first time everything is taken.
     pub fn read(&mut self, view: View, now: Now<'_>) -> Outcome {
         if !self.was_read {
             (self.current, self.was_read) = (view, true);
@@ -57,14 +57,14 @@ impl Served {
         self.rule(view, Scope::All, now)
     }
 
-    /// Some entries changed. Returns what of it changes something, and what became of that; what is held is no way round:
-    /// whatever comes meanwhile goes there too, and may be what puts it right.
+    /// Some entries changed. Returns the changes that have an effect, and what became of them. While changes are held,
+    /// further ones are added to them; they may be corrections.
     pub fn changed(&mut self, changes: Vec<Change>, now: Now<'_>) -> (Vec<Change>, Outcome) {
         let news = self.latest().news(changes);
         self.was_read = true;
         let mut view = self.latest().clone();
         news.iter().for_each(|(change, _)| view.apply(change.clone()));
-        // Who had an address, and who shares one from now on.
+        // Owners of an address, and entries that will share one.
         let after = news.iter().filter_map(|(change, _)| match change {
             Change::Put(known) => Some(known),
             Change::Gone(_) => None,
@@ -84,7 +84,7 @@ impl Served {
         (changes, outcome)
     }
 
-    /// Somebody says that the changes are meant. Says how many recipients' mail takes another way.
+    /// An operator accepts all changes. Returns how many recipients' destinations change.
     pub fn accept(&mut self) -> usize {
         let Some(held) = self.held.take() else {
             self.window.clear();
@@ -96,8 +96,8 @@ impl Served {
         turned
     }
 
-    /// Somebody says that the changes of these addresses are meant: the entries that have or had them are taken as they are.
-    /// Says how many recipients' mail takes another way.
+    /// An operator accepts the changes of these addresses: entries that have or had them are taken. Returns how many
+    /// recipients' destinations change.
     pub fn accept_only(&mut self, keys: &[String], now: Now<'_>) -> usize {
         let Some(held) = &mut self.held else { return 0 };
         let meant: HashSet<&String> = keys.iter().collect();
@@ -108,7 +108,7 @@ impl Served {
         before.saturating_sub(self.held.as_ref().map_or(0, Held::turned))
     }
 
-    /// Takes an announcement until then. What it concerns is held no longer.
+    /// Adds an announcement that is valid until then. Announced changes that are held are taken.
     pub fn announce(&mut self, announced: Announced, until: QueueTime, now: Now<'_>) {
         self.expected.announce(announced, until);
         if self.held.is_some() {
@@ -119,7 +119,7 @@ impl Served {
     fn rule(&mut self, view: View, scope: Scope, now: Now<'_>) -> Outcome {
         self.expected.forget(now.at);
         if is_unlimited(&self.rules.limits) {
-            // Nothing is ever taken back: nothing is to be compared or kept.
+            // Without a limit nothing is ever taken back, so nothing has to be remembered.
             self.window.clear();
             self.current = view;
             return Outcome::Taken(0);
@@ -141,9 +141,9 @@ impl Served {
         Outcome::Taken(turned)
     }
 
-    /// Notes who gets or gives up an address of an entry that would go back, though its mail takes the same way: otherwise
-    /// that entry would stand beside whoever has its address now, and nobody could say any more what turns. Both are
-    /// forgotten at the same time.
+    /// Records entries that gain or lose an address of an entry that might be taken back, even if their own destination
+    /// is unchanged: otherwise an entry that was taken back would share the address with its new owner, and the address
+    /// would be ambiguous. Both are forgotten at the same time.
     fn note_owners(&mut self, before: &View, view: &View) {
         let mut entries: BTreeMap<Id, (Vec<String>, (QueueTime, UnixTime))> = BTreeMap::new();
         for undo in self.window.undos() {
@@ -168,7 +168,7 @@ impl Served {
         }
     }
 
-    /// Notes how the entries are that change. Says how many recipients' mail takes another way.
+    /// Records the previous state of changing entries. Returns how many recipients' destinations change.
     fn note(&mut self, view: &View, difference: Difference, now: Now<'_>) -> usize {
         let mut recipients: BTreeMap<Id, Vec<String>> = BTreeMap::new();
         for key in difference.keys {
@@ -195,7 +195,8 @@ impl Served {
         turned
     }
 
-    /// From now on changes are held. All that changed lately goes back, but for those whose mail arrives at their new place.
+    /// Begins holding: takes back all recent changes, except those of recipients whose mail arrives at the new
+    /// destination.
     fn hold(&mut self, before: View, view: View, now: Now<'_>) -> Outcome {
         let stay: FastSet<Id> =
             self.window.undos().iter().filter(|undo| self.stays(undo, &before, now)).map(|u| u.id).collect();
@@ -209,7 +210,7 @@ impl Served {
         self.go_on(Scope::All, now)
     }
 
-    /// Whether mail for one of its addresses was accepted at the new place since.
+    /// Whether mail for one of its addresses was accepted at the new destination since.
     fn stays(&self, undo: &Undo, before: &View, now: Now<'_>) -> bool {
         undo.keys.iter().any(|key| {
             let way = self.current.way(key);
@@ -222,7 +223,7 @@ impl Served {
         })
     }
 
-    /// Goes on holding, unless there is nothing left to hold. Only these addresses may be concerned.
+    /// Goes on holding, unless nothing is left to hold. Only the addresses in `scope` may be concerned.
     fn go_on(&mut self, scope: Scope, now: Now<'_>) -> Outcome {
         self.expected.forget(now.at);
         let expected: Vec<String> = self.expected.keys().map(str::to_owned).collect();
@@ -260,18 +261,16 @@ impl Served {
         Outcome::Taken(0)
     }
 
-    /// Everything is taken as the directory has it. Of what changed before it was held the file has what was in force then,
-    /// which nothing takes back any more.
+    /// Takes the directory's content. The state in force before is in the file, and is not taken back any more.
     fn end(&mut self, held: Held) {
         let ids: FastSet<Id> = self.window.ids().union(&held.stayed.ids()).copied().collect();
         self.unsaved.extend(self.current.take_from(&held.view, &ids));
         self.current = held.view;
-        // Those who stayed count still, for as long as they would have.
+        // Recipients that kept their new destination still count, for as long as they would have.
         self.window = held.stayed;
     }
 
-    /// Takes the entries that have or had these addresses as the directory has them, and says whether there are any. Others
-    /// are not concerned.
+    /// Takes the directory's state of entries that have or had these addresses; returns whether there are any.
     fn take_keys(&mut self, keys: &[String]) -> bool {
         let Some(held) = &self.held else { return false };
         let concerned =
@@ -286,7 +285,7 @@ impl Served {
         true
     }
 
-    /// Of those that stayed at their new place some may be back where they were: that is no accident.
+    /// Recipients that kept their new destination may have been moved back since, which is taken as a correction.
     fn take_what_is_put_right(&mut self) -> bool {
         let Some(held) = &mut self.held else { return false };
         if held.stayed.is_empty() || held.is_resuming {
@@ -304,7 +303,7 @@ impl Served {
         true
     }
 
-    /// How they differ; some addresses only, where there are more recipients than that.
+    /// The differences; with some addresses only, if there are more recipients than `most`.
     fn difference(&self, views: (&View, &View), scope: &Scope, now: Now<'_>, most: usize) -> Difference {
         let mut difference = Difference::default();
         self.differ(views, scope, now, &mut |turned| {
@@ -317,9 +316,9 @@ impl Served {
         difference
     }
 
-    /// How they differ, address by address; some may come twice.
+    /// Calls `see` for each address that differs, some of them twice.
     fn differ(&self, (from, to): (&View, &View), scope: &Scope, now: Now<'_>, see: &mut dyn FnMut(Turned<'_>)) {
-        // All addresses of somebody of whom one is announced are.
+        // If one address of a recipient is announced, all of them are.
         let announced: FastSet<Id> =
             self.expected.keys().flat_map(|key| from.owner_ids(key).chain(to.owner_ids(key))).collect();
         let owners = |key: &str| from.owner_ids(key).chain(to.owner_ids(key)).collect::<Vec<Id>>();
@@ -333,7 +332,7 @@ impl Served {
             let owner = if is_new { to.owner_ids(key).next() } else { from.owner_ids(key).next() };
             let Some(recipient) = owner else { return };
             let Some(served_by) = &served_by else { return see(Turned { key, recipient, served_by: None }) };
-            // All his new addresses go one way.
+            // All new addresses of an entry are treated alike.
             let claims = to.owned_by(key).into_iter().flat_map(|known| known.claims);
             for claim in claims.filter(|claim| from.way(&claim.key) == Destination::Nowhere) {
                 see(Turned { key: &claim.key, recipient, served_by: Some(served_by) });
@@ -352,8 +351,8 @@ impl Served {
         }
     }
 
-    /// Whether mail for an address that somebody had takes another way, or none. What nobody had, or was in doubt about,
-    /// may become anything.
+    /// Whether the destination of an address changes. An address that had no owner, or an ambiguous one, may become
+    /// anything.
     fn turns(&self, from: &View, to: &View, key: &str) -> bool {
         match (from.way(key), to.way(key)) {
             (Destination::Nowhere | Destination::Doubtful, _) => false,
@@ -361,8 +360,8 @@ impl Served {
         }
     }
 
-    /// The send connector of another organisation that accepted the last mail for an address, where its mail would go
-    /// another way.
+    /// The send connector of another organisation that accepted the last mail for an address, if its destination would
+    /// change.
     fn serves_elsewhere(&self, to: &View, key: &str, now: Now<'_>) -> Option<Arc<str>> {
         if !matches!(to.way(key), Destination::Here(_) | Destination::Target(_)) {
             return None;

@@ -1,15 +1,15 @@
-//! Numbers and texts one behind the other in a block of octets: seven bits an octet, the lowest first; a text is its length
-//! and its octets.
+//! Encodes numbers and texts in a block of octets: a number as groups of seven bits, the lowest first; a text as its
+//! length and octets.
 
-/// The octets that a number takes at most, here: none is above 32 bits.
+/// The most octets of a number; none exceeds 32 bits.
 pub(super) const NUMBER: usize = 5;
 
-/// The octets that a text of that length takes at most.
+/// The most octets of a text of that length.
 pub(super) fn room(length: usize) -> usize {
     length + if length < 128 { 1 } else { NUMBER }
 }
 
-/// Adds a number.
+/// Appends a number.
 pub(super) fn put_number(block: &mut Vec<u8>, mut number: usize) {
     loop {
         let low = u8::try_from(number & 0x7f).unwrap_or_default();
@@ -21,13 +21,13 @@ pub(super) fn put_number(block: &mut Vec<u8>, mut number: usize) {
     }
 }
 
-/// Adds a text.
+/// Appends a text.
 pub(super) fn put_text(block: &mut Vec<u8>, text: &str) {
     put_number(block, text.len());
     block.extend_from_slice(text.as_bytes());
 }
 
-/// Reads what was put, in its order.
+/// Reads what was appended, in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 

@@ -1,35 +1,33 @@
-//! How large a table will be, counted before it is built.
+//! The sizes of a table, counted before it is built.
 
 use super::slot::Slot;
 use super::{halves, record};
 use crate::directory::known::{Claim, Known};
 
-/// Of ten slots eight are taken.
+/// Slots for each address: 80 percent are filled.
 const LOAD: (usize, usize) = (5, 4);
 
-/// How much will be put in: what is allocated, and no more.
+/// What has to be allocated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub entries: usize,
-    /// Addresses of all entries.
     pub addresses: usize,
-    /// Octets of their records.
+    /// In octets.
     pub records: usize,
 }
 
 impl Sizes {
-    /// Octets that a table of these sizes takes, about.
+    /// The approximate size of the table, in octets.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.records + self.entries * size_of::<u32>() + self.slots() * size_of::<Slot>()
     }
 
-    /// How many slots it has.
+    /// The number of slots.
     pub(super) fn slots(&self) -> usize {
         if self.addresses == 0 { 0 } else { self.addresses * LOAD.0 / LOAD.1 + 1 }
     }
 
-    /// Counts an entry in.
     pub fn add(&mut self, known: &Known) {
         let extra = match &known.meaning {
             Ok(meaning) => meaning.target.as_ref().map_or(0, |target| target.as_str().len()),

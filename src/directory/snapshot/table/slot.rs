@@ -1,11 +1,10 @@
-//! From an address to its entry.
+//! A slot of the hash table: from an address to its entry.
 
 /// The tag of an empty slot.
 pub(super) const EMPTY: u8 = 0;
 
-/// Where the record of an address's entry begins, in little-endian order, and eight bits of the address's hash, so that
-/// hardly any record is read in vain: side by side, because each place in memory that no cache holds costs a tenth of a
-/// microsecond.
+/// The offset of the entry's record, little-endian, and eight bits of the address's hash, so that few records are read
+/// in vain. Both are adjacent, because each cache miss costs a tenth of a microsecond.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot([u8; 5]);
 

@@ -1,4 +1,4 @@
-//! A table against the plain way: look at every entry.
+//! A table compared with a search through all entries.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn table(all: &[Known]) -> Table {
     let mut builder = Builder::new(sizes);
     all.iter().for_each(|known| builder.add(known).unwrap());
     let table = builder.finish();
-    // What was asked for was enough, and no more was taken.
+    // What was allocated was enough, and no more was used.
     assert!(table.records.len() <= sizes.records && table.records.capacity() == sizes.records);
     assert_eq!(table.count(), sizes.entries);
     assert_eq!(table.slots.iter().filter(|slot| slot.tag() != EMPTY).count(), sizes.addresses);
@@ -65,7 +65,7 @@ proptest! {
         gone in vec(0..30_u64, 0..3),
         before in 0..30_usize,
     ) {
-        // The later entries have the ids of earlier ones: some are changed, some gone, some new.
+        // The later entries reuse ids: some entries are changed, some removed, some added.
         let table = table(&all[..before.min(all.len())]);
         let mut view = View::new(Arc::new(table));
         let mut plain: Vec<Known> = all[..before.min(all.len())].to_vec();

@@ -1,7 +1,8 @@
-//! Accidents in a directory, and what of them takes effect: the table in docs/directories/snapshots.md. Time is simulated.
+//! Simulates accidents in a directory, and checks how much of them takes effect: the table in
+//! docs/directories/snapshots.md. Time is simulated.
 //!
-//! With 10,000 recipients always; with 100,000, ten times as many of everything, as the table has it:
-//! `cargo test --lib accidents -- --ignored`.
+//! With 10,000 recipients; with 100,000, and ten times as many of everything, as in the table: `cargo test --lib
+//! accidents -- --ignored`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -21,12 +22,12 @@ use crate::time::{QueueTime, UnixTime};
 
 mod recreated;
 
-/// Recipients; times `k`.
+/// Recipients, times `k`.
 const ALL: usize = 10_000;
 const LIMITS: HoldChanges = HoldChanges { share_millionths: 20_000, at_least: 50, within: Duration::from_hours(1) };
 const START: u64 = 1_000_000;
 
-/// Whose mail was accepted, on the way that the directory means since, or elsewhere.
+/// Addresses whose mail was accepted at the directory's new destination, or elsewhere.
 #[derive(Default)]
 struct Seen {
     arrived: HashSet<String>,
@@ -47,7 +48,7 @@ impl Mail for Seen {
     }
 }
 
-/// What happened to somebody.
+/// The state of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Gone,
@@ -90,7 +91,7 @@ fn table(entries: usize) -> Arc<Table> {
     builder.finish().into()
 }
 
-/// A directory, what mail says, and the time.
+/// A directory, accepted mail, and the time.
 struct Lab {
     served: Served,
     seen: Seen,
@@ -105,7 +106,7 @@ impl Lab {
         lab
     }
 
-    /// With so many times 10,000 recipients.
+    /// With 10,000 times `k` recipients.
     fn new(k: usize) -> Self {
         static SMALL: LazyLock<Arc<Table>> = LazyLock::new(|| table(ALL));
         static LARGE: LazyLock<Arc<Table>> = LazyLock::new(|| table(10 * ALL));
@@ -121,7 +122,7 @@ impl Lab {
         self.with(|served, now| served.read(view, now))
     }
 
-    /// So many a batch, a batch every so many seconds.
+    /// Changes entries, `batch` at a time, `every` so many seconds.
     fn happens(&mut self, to: impl IntoIterator<Item = (usize, Fate)>, batch: usize, every: u64) -> Outcome {
         let to: Vec<(usize, Fate)> = to.into_iter().collect();
         let mut last = Outcome::Taken(0);
@@ -133,7 +134,7 @@ impl Lab {
         last
     }
 
-    /// How mail for somebody goes now.
+    /// How mail for an entry is delivered now.
     fn fate(&self, number: usize) -> Fate {
         let both =
             [key(number), format!("first.last{number}@contoso.test")].map(|key| match self.served.lookup(&key) {
@@ -153,7 +154,7 @@ impl Lab {
         numbers.into_iter().filter(|number| self.fate(*number) == fate).count()
     }
 
-    /// Those whom the list names, waiting and in force.
+    /// The listed addresses: those that wait, and those in force.
     fn named(&self) -> (HashSet<String>, HashSet<String>) {
         let (stayed, waits): (Vec<_>, Vec<_>) =
             self.served.held_list().addresses.into_iter().partition(|held| held.in_force);
@@ -161,7 +162,7 @@ impl Lab {
         (addresses(waits), addresses(stayed))
     }
 
-    /// The same program, started again: the file has what was in force, as it was noted.
+    /// Restarts the program: the file has the recipients in force as they were recorded.
     fn restart(&mut self, in_force: View) {
         let rules = Rules { name: "ad".into(), limits: LIMITS, servers: Arc::default() };
         self.served = Served::nobody(rules).resumed(in_force, self.served.kept());
@@ -170,7 +171,7 @@ impl Lab {
 
 fn of_2101_streamed_deletions_none_stays_in_force(k: usize) {
     let mut lab = Lab::new(k);
-    // As slapd told them: 1,960 before the limit of 2,000 was passed by a batch.
+    // As slapd sent them: 1,960 before a batch exceeded the limit of 2,000.
     assert_eq!(lab.happens((0..196 * k).map(|n| (n, Fate::Gone)), 98, 1), Outcome::Taken(98));
     assert_eq!(lab.count(0..210 * k + 1, Fate::Gone), 196 * k, "up to the limit it is like any change");
     assert_eq!(lab.happens((196 * k..210 * k + 1).map(|n| (n, Fate::Gone)), 98, 1), Outcome::Held(210 * k + 1));
@@ -182,7 +183,7 @@ fn of_2101_streamed_deletions_none_stays_in_force(k: usize) {
     assert_eq!(first.since, UnixTime(START), "when it was deleted, not when it was taken back");
     let Lookup::Found(shown) = lab.served.lookup(&key(0)) else { panic!() };
     assert_eq!(&*shown.rule, "test; held since 1970-01-12T13:46:40Z: the directory has nobody now");
-    // Somebody puts it right, one by one: nothing of the rest takes effect meanwhile.
+    // An administrator corrects it one by one: nothing of the rest takes effect meanwhile.
     assert_eq!(lab.happens((0..205 * k).map(|n| (n, Fate::Lives)), 410, 1), Outcome::Held(5 * k + 1));
     assert_eq!(lab.count(0..210 * k + 1, Fate::Lives), 210 * k + 1);
     assert_eq!(lab.happens((205 * k..210 * k + 1).map(|n| (n, Fate::Lives)), 51, 1), Outcome::Taken(0));
@@ -190,7 +191,7 @@ fn of_2101_streamed_deletions_none_stays_in_force(k: usize) {
 }
 
 fn a_wiped_attribute_is_taken_back_slow_or_fast(k: usize) {
-    // Five a second as Active Directory is asked every 10 s; everything between two looks.
+    // Five a second, polled every 10 s as with Active Directory; or all between two polls.
     for (batch, every) in [(50, 10), (250 * k, 10)] {
         let mut lab = Lab::new(k);
         assert_eq!(lab.happens((0..250 * k).map(|n| (n, Fate::Wiped)), batch, every), Outcome::Held(250 * k));
@@ -232,7 +233,7 @@ fn mailboxes_for_people_of_the_other_side_are_not_used(k: usize) {
     let mut lab = Lab::new(k);
     let limit = guard::most(&LIMITS, ALL * k);
     assert_eq!(limit, 200 * k);
-    // With the usual limits 300 are none too many of 100,000, though they count; of 2,000 recipients 50 may change.
+    // With the usual limits 300 are not too many of 100,000, though they count; of 2,000 recipients 50 may change.
     let mut small = Lab::of(table(2_000));
     for lab in [&mut lab, &mut small] {
         lab.seen.elsewhere = (200_000..200_300).map(key).collect();
@@ -252,7 +253,7 @@ fn mailboxes_for_people_of_the_other_side_are_not_used(k: usize) {
     let list = small.served.held_list();
     assert_eq!((list.recipients, list.addresses.len()), (300, 600));
     assert_eq!(list.addresses[0].why, "new here; the last mail for it was accepted by secondary");
-    // Others that are new are used at once, and these once somebody says so.
+    // Other new addresses are used at once, and these once an operator accepts them.
     small.happens([(300_000, Fate::Lives)], 1, 1);
     assert_eq!(small.fate(300_000), Fate::Lives);
     small.with(|served, now| served.accept_only(&[key(200_007)], now));
@@ -265,22 +266,22 @@ fn mailboxes_for_people_of_the_other_side_are_not_used(k: usize) {
 fn of_those_moved_only_whose_mail_arrived_stay(k: usize) {
     let mut lab = Lab::new(k);
     lab.happens((0..199 * k).map(|n| (n, Fate::Moved)), 199, 60);
-    // 700 had mail at their new place since.
+    // 700 have had mail at their new destination since.
     lab.seen.arrived = (0..70 * k).map(key).collect();
     assert_eq!(lab.happens((199 * k..201 * k).map(|n| (n, Fate::Moved)), 5, 1), Outcome::Held(201 * k));
     assert_eq!((lab.count(0..70 * k, Fate::Moved), lab.count(70 * k..201 * k, Fate::Lives)), (70 * k, 131 * k));
     let (waits, stayed) = lab.named();
     assert_eq!((waits.len(), stayed.len()), (2 * 131 * k, 2 * 70 * k));
     assert!((0..201 * k).all(|n| waits.contains(&key(n)) || stayed.contains(&key(n))), "the list names everybody");
-    // Accepting half takes that half, and one address of somebody takes all of his.
+    // Accepting half takes that half, and accepting one address of a recipient takes all of them.
     let half: Vec<String> = (70 * k..135 * k).map(key).collect();
     assert_eq!(lab.with(|served, now| served.accept_only(&half, now)), 65 * k);
     assert_eq!((lab.count(70 * k..135 * k, Fate::Moved), lab.count(135 * k..201 * k, Fate::Lives)), (65 * k, 66 * k));
     assert_eq!(lab.served.held(), 66 * k + 70 * k);
-    // What one of those who stayed is moved back to is taken: that is no accident.
+    // A recipient that kept its new destination is moved back: that is taken, it is no accident.
     assert_eq!(lab.happens([(0, Fate::Lives)], 1, 1), Outcome::Held(66 * k + 70 * k - 1));
     assert_eq!(lab.fate(0), Fate::Lives);
-    // A read of everything changes nothing of it.
+    // A full read does not change this.
     let latest = lab.served.latest().clone();
     assert_eq!(lab.read(latest), Outcome::Held(66 * k + 70 * k - 1));
     assert_eq!(lab.served.accept(), 66 * k);
@@ -294,7 +295,7 @@ fn a_restart_forgets_neither_what_changed_nor_what_is_held(k: usize) {
     lab.restart(in_force.clone());
     assert_eq!(lab.happens((199 * k..201 * k).map(|n| (n, Fate::Gone)), 20, 1), Outcome::Held(201 * k));
     let latest = lab.served.latest().clone();
-    // What waits is nothing that the file has: it has what was in force when the limit was passed.
+    // The file has no held changes: it has what was in force when the limit was exceeded.
     lab.restart(in_force);
     assert!(lab.served.is_holding() && lab.served.held() > 0);
     assert_eq!(lab.count(0..201 * k, Fate::Lives), 201 * k);
@@ -318,7 +319,7 @@ fn what_is_announced_neither_counts_nor_is_held(k: usize) {
     lab.with(|served, now| served.announce(announced, QueueTime(START + 7_200), now));
     assert_eq!(lab.happens((0..500 * k).map(|n| (n, Fate::Moved)), 1_000, 1), Outcome::Taken(0));
     assert_eq!(lab.count(0..500 * k, Fate::Moved), 500 * k);
-    // An accident beside it, which does not touch them.
+    // An accident at the same time, which does not concern them.
     assert_eq!(lab.happens((500 * k..700 * k + 1).map(|n| (n, Fate::Gone)), 1_000, 1), Outcome::Held(200 * k + 1));
     assert_eq!(
         (lab.count(0..500 * k, Fate::Moved), lab.count(500 * k..700 * k + 1, Fate::Lives)),
@@ -326,7 +327,7 @@ fn what_is_announced_neither_counts_nor_is_held(k: usize) {
     );
     lab.happens((400 * k..500 * k).map(|n| (n, Fate::Lives)), 1_000, 1);
     assert_eq!(lab.count(400 * k..500 * k, Fate::Lives), 100 * k, "while changes are held too");
-    // What is announced while it is held goes through.
+    // Announcing a held change takes it.
     let announced = Announced::Only(vec![key(500 * k)]);
     lab.with(|served, now| served.announce(announced, QueueTime(START + 7_200), now));
     assert_eq!((lab.fate(500 * k), lab.served.held()), (Fate::Gone, 200 * k));

@@ -1,4 +1,4 @@
-//! What a restart finds after changes were held.
+//! Restarts after changes were held.
 
 use super::*;
 use crate::directory::expected::Announced;
@@ -11,7 +11,7 @@ fn moved(number: usize) -> Change {
     Change::Put(known)
 }
 
-/// Those of the first users whose mail goes elsewhere.
+/// The first users whose mail goes elsewhere.
 fn elsewhere(snapshot: &Snapshot) -> Vec<usize> {
     let is_moved = |number: &usize| match snapshot.answer(&key(*number), UnixTime::now()) {
         Some(Lookup::Found(recipient)) => recipient.target.is_some(),
@@ -20,7 +20,7 @@ fn elsewhere(snapshot: &Snapshot) -> Vec<usize> {
     (0..5).filter(is_moved).collect()
 }
 
-/// Three are turned, of which the file knows; with the fourth and fifth they are too many.
+/// Three have changed, which the file has; the fourth and fifth exceed the limit.
 fn holding(folder: &Path) -> Snapshot {
     let snapshot = following(folder);
     for number in 0..3 {

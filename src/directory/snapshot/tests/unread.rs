@@ -1,5 +1,5 @@
-//! Entries whose addresses may not be read any more, more of them than could be kept beside what was read: none of their
-//! addresses is unknown for it.
+//! Entries whose addresses may not be read any more, and more of them than changes are kept: their addresses do not
+//! become unknown.
 
 use super::*;
 use crate::directory::odd;
@@ -16,7 +16,7 @@ fn entry(number: usize) -> Known {
     known
 }
 
-/// It is found by the one address that `mail` has.
+/// It is found by the address in `mail`.
 fn unread(number: usize) -> Known {
     let claims = vec![Claim { key: key(number), strength: Strength::Fallback }];
     Known { claims, meaning: Err(odd::lacks("of type UserMailbox", "proxyAddresses")), ..known(number) }
@@ -53,18 +53,18 @@ fn addresses_of_many_that_may_not_be_read_any_more_are_not_unknown() {
         are_no_answers(&snapshot);
         assert!(!snapshot.wants_whole_read(), "it would bring the same");
     }
-    // The file has it, and so has who goes on from there.
+    // The file has it, and so has a snapshot that continues from it.
     let snapshot = open(folder.path(), &config);
     are_no_answers(&snapshot);
     read_pages(&snapshot, (0..MANY).map(unread).collect());
     are_no_answers(&snapshot);
-    // With the right what is there counts.
+    // When the right to read is restored, the entries' content counts.
     read_pages(&snapshot, (0..MANY).map(known).collect());
     assert_eq!(snapshot.served().unwrap().lookup(&alias(7)), Lookup::NotFound);
     assert!(matches!(snapshot.served().unwrap().lookup(&key(7)), Lookup::Found(_)));
 }
 
-/// What is held has them too: whoever accepts it has no answers, instead of wrong ones.
+/// Held changes include them as well: accepting leads to no answers instead of wrong ones.
 #[test]
 fn who_accepts_that_many_may_not_be_read_makes_nobody_unknown() {
     let folder = tempfile::tempdir().unwrap();

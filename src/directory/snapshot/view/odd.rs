@@ -1,4 +1,4 @@
-//! What is odd about the entries of a view, and whether it can be believed at all. Pure.
+//! Odd entries in a view, and whether the view can be believed at all. Pure.
 
 use super::{Change, View};
 use crate::directory::known::{self, Id, Known};
@@ -6,12 +6,12 @@ use crate::directory::odd::{self, Groups};
 use crate::fast_map::FastMap;
 use crate::lookup::{Kind, Lookup};
 
-/// So many entries to which none of their addresses leads any more are looked for by their ids.
+/// The most entries without a matching address that are looked for by their ids.
 const MOST_SOUGHT: usize = 10_000;
 
 impl View {
-    /// Entries as they are read, those whose addresses may not be read any more with those that they were known to have: they
-    /// are still no answer. An address that they still show (`mail`) leads to how they were known.
+    /// Restores known addresses of entries whose addresses may not be read any more: they still give no answer. An
+    /// address that is still readable (`mail`) leads to the known entry.
     pub fn remember(&self, entries: &mut [Known]) {
         for now in entries.iter_mut().filter(|known| is_unread(known)) {
             if let Some(before) = self.led_to(now) {
@@ -20,7 +20,7 @@ impl View {
         }
     }
 
-    /// The same for those of a whole read that have become others in what they still show as well. Returns what that changes.
+    /// The same after a full read, for entries that have changed their readable address as well. Returns the changes.
     pub fn keep_unread(&mut self, before: &Self) -> Vec<Change> {
         let has_all = |now: &Known, before: Known| {
             before.claims.iter().all(|old| now.claims.iter().any(|claim| claim.key == old.key))
@@ -35,7 +35,7 @@ impl View {
         changes
     }
 
-    /// The entry as it is here, where one of its addresses leads to it.
+    /// The known entry, if one of its addresses leads to it.
     fn led_to(&self, known: &Known) -> Option<Known> {
         if let Some(changed) = self.changed.get(&known.id) {
             return changed.as_deref().cloned();
@@ -45,7 +45,7 @@ impl View {
         entry.map(|(entry, _)| self.table.known(entry))
     }
 
-    /// The changes, with the addresses that those entries are known to have which may not be read any more.
+    /// The changes, with known addresses of entries whose addresses may not be read any more.
     #[must_use]
     pub fn with_kept(&self, mut changes: Vec<Change>) -> Vec<Change> {
         let mut unread: FastMap<Id, &mut Known> = FastMap::default();
@@ -69,7 +69,7 @@ impl View {
         changes
     }
 
-    /// The entries that contradict themselves or lack what their like have, by what they have in common.
+    /// The number of odd entries by their common text.
     #[must_use]
     pub fn odd(&self) -> Groups {
         let is_as_read = |entry: &usize| self.changed.is_empty() || !self.changed.contains_key(&self.table.id(*entry));
@@ -86,21 +86,21 @@ impl View {
         groups
     }
 
-    /// Whether who owns the address with that key lacks what its like have.
+    /// Whether the owner of the address with this key lacks attributes that similar entries have.
     #[must_use]
     pub fn lacks(&self, key: &str) -> bool {
         self.owned_by(key).iter().any(|known| known.odd().is_some_and(odd::is_lack))
     }
 
-    /// Whether some entry shows that recipients can be told from others, as it was read as a whole. Where none does, nobody
-    /// is known not to be one.
+    /// Whether some entry of the full read shows the attributes that tell recipients from other entries. If none does,
+    /// `no-mailbox` is not believed.
     #[must_use]
     pub fn shows_recipients(&self) -> bool {
         let counts = self.table.kinds();
         [Kind::Mailbox, Kind::MailUser, Kind::Contact].iter().any(|kind| counts[kind.number()] > 0)
     }
 
-    /// Whether the probe with that key is there, and is somebody who gets mail.
+    /// Whether the probe with this key is there and is a recipient.
     ///
     /// # Errors
     /// Why not.
@@ -169,16 +169,16 @@ mod tests {
         assert!(is_doubtful(&next, "alias@b.c"));
         let changes = before.with_kept(vec![Change::Put(unread(1, "a@b.c")), Change::Gone(Id(2))]);
         assert!(matches!(&changes[0], Change::Put(known) if known.claims.len() == 2));
-        // Page by page, where an address leads to it: of an entry that has changed since, and of one that has not.
+        // Page by page, if an address leads to it: for an entry that has changed since, and for one that has not.
         let mut page = [unread(1, "a@b.c"), unread(2, "d@b.c"), unread(3, "f@b.c"), entry(2, &["d@b.c"])];
         after.remember(&mut page);
         assert_eq!(page.each_ref().map(|known| known.claims.len()), [2, 1, 1, 1]);
         before.remember(&mut page);
         assert_eq!(page.each_ref().map(|known| known.claims.len()), [2, 2, 1, 1]);
-        // Another `mail` as well: the id leads to it.
+        // `mail` has changed as well: the id leads to it.
         let mut other = view(&[unread(1, "x@b.c")]);
         assert_eq!((other.keep_unread(&before).len(), is_doubtful(&other, "alias@b.c")), (1, true));
-        // Whoever can be read again has what can be read.
+        // An entry that can be read again has its current addresses.
         let mut well = view(&[entry(1, &["a@b.c"])]);
         assert_eq!(well.keep_unread(&next), []);
         assert_eq!(well.lookup("alias@b.c"), Lookup::NotFound);

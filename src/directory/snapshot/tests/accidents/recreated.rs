@@ -1,8 +1,8 @@
-//! Entries that are made anew under another id, that go back and forth, and directories without a limit.
+//! Entries that are recreated with another id, entries that change back and forth, and directories without a limit.
 
 use super::*;
 
-/// The entry that has somebody's addresses after it was made anew.
+/// A recreated entry with the addresses of this recipient.
 fn anew(number: usize, fate: Fate) -> Change {
     Change::Put(Known { id: Id(500_000 + number as u64), ..known(number, fate) })
 }
@@ -21,7 +21,7 @@ fn who_was_made_anew_counts_and_goes_back() {
     assert_eq!(lab.happens((0..150).map(|n| (n, Fate::Gone)), 50, 1), Outcome::Taken(50));
     assert_eq!(lab.anew(0..150, Fate::Lives), Outcome::Taken(0));
     assert_eq!(lab.count(0..150, Fate::Lives), 150);
-    // A script stamps a target on all of them, and on more.
+    // A script writes a target into all of them, and into more.
     assert_eq!(lab.anew(0..150, Fate::Moved), Outcome::Taken(150));
     assert_eq!(lab.happens((150..201).map(|n| (n, Fate::Moved)), 51, 1), Outcome::Held(201));
     assert_eq!(lab.count(0..201, Fate::Lives), 201);
