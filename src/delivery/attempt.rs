@@ -1,9 +1,9 @@
-//! The way out by SMTP: which next hops a branch has, a connection ready for MAIL, and what is said over it (DESIGN
+//! Sending by SMTP: a branch's next hops, a connection that is ready for MAIL, and the conversation on it (DESIGN
 //! section 7).
 //!
-//! [`walk`] goes from next hop to next hop until a connection is ready for MAIL ([`checkout`]); `delivery::branch` speaks
-//! over it. [`next_hops`] says where to go, [`open`] makes a connection, [`conversation`] is one transaction; `pool`, `health`
-//! and `dns` are shared by all.
+//! [`walk`] goes from next hop to next hop until a connection is ready for MAIL ([`checkout`]); `delivery::branch` uses
+//! it. [`next_hops`] lists the hosts, [`open`] opens a connection, [`conversation`] is one transaction; `pool`,
+//! `health` and `dns` are shared by all.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,23 +45,22 @@ use crate::metrics::Metrics;
 use crate::smtp::domain::Domain;
 use crate::tls::connect::TlsClients;
 
-/// A second smart host is begun beside one that has not greeted for so long, where they take turns.
+/// If smart hosts are used in turn, a second one is tried concurrently when the first has not greeted for this long.
 const BESIDE: Duration = Duration::from_secs(2);
-/// Once TCP stands, so long may a greeting take where the client would otherwise be told to come again: Kerio Connect and
-/// Postfix's postscreen let unknown clients wait.
+/// How long a greeting may take on an established connection if the client would otherwise have to come again: Kerio
+/// Connect and Postfix's postscreen delay unknown clients.
 const SLOW_GREETING: Duration = Duration::from_secs(45);
-/// Where every next hop is down, so long a client waits for a test of one.
+/// If every next hop is down, a client waits this long for a test of one.
 const TEST: Duration = Duration::from_secs(2);
-/// No wait of the queue's is cut short by us.
+/// For waits of the queue that have no limit.
 const ENDLESS: Duration = Duration::from_hours(24);
 
-/// The way out by SMTP: pools, health of next hops, DNS. Cloning shares it.
+/// Connection pools, health of next hops, and DNS, for all branches. Clones share them.
 #[derive(Clone)]
 pub struct Outbound {
     shared: Arc<Inner>,
 }
 
-/// What all attempts share.
 struct Inner {
     dns: Dns,
     health: Arc<Health>,
@@ -83,47 +82,46 @@ impl Inner {
     }
 }
 
-/// One branch's way out. Cloning shares it.
+/// The sending side of one branch. Clones share it.
 #[derive(Clone)]
 pub(crate) struct WayOut {
     shared: Arc<Inner>,
-    /// What connections are made with.
+    /// The settings of its connections.
     terms: Arc<Terms>,
     pub(crate) connector: Arc<SendConnector>,
-    /// The domain whose MX is asked where there are no smart hosts.
+    /// The domain whose MX is looked up if there are no smart hosts.
     pub(crate) next_hop_domain: Domain,
-    /// How long next hops are waited for.
+    /// Time limits.
     pub(crate) waits: Waits,
-    /// Who wants the connections.
     pub(crate) applicant: Applicant,
-    /// Which hosts it may go to.
+    /// Which hosts it may connect to.
     reach: Reach,
-    /// Gives back its place in the queue, where it has one.
+    /// Frees its slot in the queue, if it has one.
     place: Option<Arc<GivesPlace>>,
 }
 
-/// Gives back an attempt's place in the queue before the attempt is over.
+/// Frees an attempt's slot in the queue before the attempt is over.
 pub type GivesPlace = dyn Fn() + Send + Sync;
 
-/// How long next hops are waited for, each wait by itself.
+/// Time limits, one for each kind of wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waits {
-    /// For one of the connector's connections.
+    /// For one of the connector's connection slots.
     slot: Duration,
-    /// For a host to connect and greet, its addresses together.
+    /// For a host to connect and greet, all its addresses together.
     connect: Duration,
-    /// For a greeting at least, once TCP stands.
+    /// At least this long for a greeting on an established connection.
     greeting: Duration,
-    /// For each reply from EHLO to the 354.
+    /// For each reply from EHLO to 354.
     pub(crate) reply: Duration,
-    /// Until a second host is begun beside the first.
+    /// Until a second host is tried concurrently.
     beside: Duration,
-    /// For a test, where all hosts are down.
+    /// For a test, if all hosts are down.
     test: Duration,
 }
 
 impl Waits {
-    /// Nobody waits for us.
+    /// For the queue, in which no client waits.
     pub(crate) fn of_queue(smtp: &SmtpOut) -> Self {
         let (connect, reply) = (smtp.connect_timeout, smtp.reply_timeout);
         let beside = match smtp.select {
@@ -133,7 +131,8 @@ impl Waits {
         Self { slot: ENDLESS, connect, greeting: reply, reply, beside, test: connect + reply }
     }
 
-    /// A client waits, who is told to come again where no next hop can be used, or whose mail is queued then.
+    /// For a client that waits. `otherwise` is done if no next hop can be used: the client has to come again, or its
+    /// mail is queued.
     pub(crate) fn of_client(smtp: &SmtpOut, cut_through: &CutThrough, otherwise: WhenUnreachable) -> Self {
         let patience = cut_through.patience;
         let greeting = match otherwise {
@@ -157,12 +156,12 @@ impl Waits {
 }
 
 impl WayOut {
-    /// What its next hops speak.
+    /// The protocol of its next hops.
     pub(crate) fn speaks(&self) -> Speaks {
         self.terms.smtp.speaks
     }
 
-    /// A session has reached a host. The queue hears by its own attempts what it reaches.
+    /// Records that a session has reached a host; the queue learns that from its own attempts.
     fn reached(&self) {
         if !self.has_smart_hosts() && self.applicant.client != Client::QUEUE {
             let domain = Some(self.next_hop_domain.clone());
@@ -170,14 +169,14 @@ impl WayOut {
         }
     }
 
-    /// Whether its next hops are the connector's own, whatever the recipient's domain.
+    /// Whether its next hops do not depend on the recipient's domain.
     pub(crate) fn has_smart_hosts(&self) -> bool {
         !self.terms.smtp.smart_hosts.is_empty()
     }
 }
 
 impl Outbound {
-    /// A way out without connections yet.
+    /// Without connections.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let observed = metrics.clone();
@@ -200,17 +199,18 @@ impl Outbound {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Waits until next hops answer that were down, or not known; by MX, those that a session has reached. One may wait.
+    /// Waits until next hops answer that were down or unknown; with MX, those that a session has reached. Only one task
+    /// may wait.
     pub async fn came_back(&self) -> Vec<Back> {
         self.shared.health.came_back().await
     }
 
-    /// Tells it our own listeners, which are never a next hop.
+    /// Sets our own listeners' addresses, which are never used as a next hop.
     pub fn set_own_listeners(&self, listeners: Vec<SocketAddr>) {
         *self.shared.own_listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners.into();
     }
 
-    /// The way out for a branch. `ehlo` is our host name.
+    /// The sending side for a branch. `ehlo` is our host name.
     pub(crate) fn way_out(
         &self,
         ehlo: &Domain,

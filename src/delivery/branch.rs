@@ -1,9 +1,9 @@
-//! One branch: the part of a message that goes to one send connector and next-hop domain, from its envelope to what
-//! became of each recipient.
+//! One branch: the part of a message for one send connector and next-hop domain, from its envelope to each recipient's
+//! outcome.
 //!
-//! Cut-through asks for each recipient as its RCPT comes ([`Branch::ask`]) and sends the message when it is there
-//! ([`Branch::send`]); the queue begins with the message, for nobody waits. The way is the same: one walk over next hops,
-//! one conversation, one set of outcomes.
+//! Cut-through asks about each recipient as its RCPT comes ([`Branch::ask`]) and sends the message when it is complete
+//! ([`Branch::send`]); the queue begins with the message. Both use the same walk over next hops, the same conversation
+//! and the same outcomes.
 
 use std::time::Duration;
 
@@ -32,82 +32,79 @@ use crate::smtp::envelope::RcptTo;
 use crate::smtp::reply::{Enhanced, Reply};
 use pace::Pace;
 
-/// Recipients of one transaction: what every server takes (RFC 5321 4.5.3.1.8), and what one stamp names.
+/// The most recipients of one transaction: what every server accepts (RFC 5321 4.5.3.1.8), and what one stamp names.
 pub(crate) const MAX_RECIPIENTS: usize = 100;
-/// How long a client's transaction waits for next hops in all, up to their 354.
+/// How long a client's transaction waits for next hops in total, up to their 354.
 const BEFORE_DATA: Duration = Duration::from_secs(180);
-/// After the content has begun to go, so many other hosts are tried while a client waits.
+/// After the content has been sent in part, this many other hosts are tried while a client waits.
 const OTHER_HOSTS: usize = 1;
 
-/// The client's transaction has waited long enough.
+/// The outcome if the client's transaction has waited long enough.
 const IMPATIENT: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes too long to answer");
 
-/// One send connector and next-hop domain.
 pub(crate) struct Branch {
     pub(super) out: WayOut,
     /// Recipients that the next hop accepted, or that will be queued.
     members: Vec<Member>,
     line: Line,
-    /// What became of recipients that are not members any more.
+    /// Outcomes of recipients that are no longer members.
     ended: Vec<(usize, Outcome)>,
-    /// Members that go in another transaction.
+    /// Members that have to go in another transaction.
     later: Vec<Member>,
-    /// Hosts that took the envelope and then not the message, and what the last of them failed with.
+    /// Hosts that accepted the envelope and then failed, and the last one's error.
     tried: Vec<Key>,
     last: Option<Outcome>,
-    /// How its content goes.
+    /// Whether content is streamed.
     stream: Stream,
-    /// How fast its next hop takes the content.
+    /// How fast the next hop takes the content.
     pace: Pace,
-    /// How much longer next hops are waited for, up to their 354.
+    /// The time that is left for next hops, up to their 354.
     left: Duration,
     dot: Dot,
 }
 
-/// Whether the end of data is with the next hop, and not answered yet.
+/// Whether the end of data has been sent and not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dot {
     NotSent,
     Out,
 }
 
-/// How a branch's content goes.
+/// Whether a branch's content is sent as it comes.
 #[derive(Default)]
 enum Stream {
-    /// It is read first.
+    /// No: it is received completely first.
     #[default]
     No,
-    /// As it comes.
     On,
-    /// It began as it came, and this is how it ended, with which host.
+    /// It was, and has ended with these outcomes at this host.
     Over(Vec<(usize, Outcome)>, Option<Key>),
 }
 
-/// How the branch stands with its next hop.
+/// The state of the branch's connection.
 enum Line {
-    /// The envelope has not been said, or was taken back.
+    /// The envelope has not been sent, or was aborted.
     Away,
-    /// The envelope is with the next hop.
+    /// The next hop has the envelope.
     Open(Box<Checkout>),
     /// No next hop can be used in this transaction.
     Unreachable(Outcome),
 }
 
-/// Whether a transaction has room for others.
+/// Whether the transaction accepted other recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Others {
     Accepted,
     None,
 }
 
-/// A recipient of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// Its number: the position among the transaction's or the message's recipients.
+    /// Its position among the transaction's or the message's recipients.
     pub(crate) at: usize,
-    /// What RCPT said to us.
+    /// The client's RCPT arguments.
     pub(crate) rcpt: RcptTo,
-    /// What RCPT TO will carry.
+    /// The address in RCPT TO.
     pub(crate) rcpt_to: Address,
 }
 
@@ -118,7 +115,7 @@ impl Member {
 }
 
 impl Branch {
-    /// Without recipients yet.
+    /// Without recipients.
     pub(crate) fn new(out: WayOut) -> Self {
         Self {
             out,
@@ -135,19 +132,19 @@ impl Branch {
         }
     }
 
-    /// The same, with recipients that nobody has been asked about.
+    /// The same with recipients that no next hop has been asked about.
     pub(crate) fn with(self, members: Vec<Member>) -> Self {
         Self { members, ..self }
     }
 
-    /// Whether this route is its own. By smart hosts all recipients go together, by MX those of one domain.
+    /// Whether this route belongs to the branch. With smart hosts all recipients go together, by MX those of one
+    /// domain.
     pub(crate) fn is_for(&self, route: &Route) -> bool {
         let same_hops = self.out.has_smart_hosts() || self.out.next_hop_domain == route.next_hop_domain;
         self.out.connector.name == route.connector && same_hops
     }
 
-    /// These are its recipients, but for those that have their answer. If they were others before, the envelope is said
-    /// again.
+    /// Sets its recipients, except those with an outcome. If they change, the envelope is sent again.
     pub(crate) fn has_only(&mut self, its: Vec<Member>) {
         self.later.retain(|member| its.contains(member));
         let ended = |at| self.ended.iter().any(|(ended, _)| *ended == at);
@@ -160,35 +157,35 @@ impl Branch {
         }
     }
 
-    /// One more recipient.
+    /// Adds a recipient.
     pub(crate) fn join(&mut self, member: Member) {
         self.members.push(member);
     }
 
-    /// Whether the envelope is with a next hop.
+    /// Whether a next hop has the envelope.
     pub(crate) fn has_checkout(&self) -> bool {
         matches!(self.line, Line::Open(_))
     }
 
-    /// Whether there is anybody to send to, as far as is known.
+    /// Whether it has any recipients.
     pub(crate) fn sends(&self) -> bool {
         !self.members.is_empty() && !matches!(self.line, Line::Unreachable(_))
     }
 
-    /// Whether its content goes as it comes.
+    /// Whether its content is sent as it comes.
     pub(crate) fn streams(&self) -> bool {
         matches!(self.stream, Stream::On)
     }
 
-    /// A member has its answer, unless it goes in another transaction: where there was room for others there will be room
-    /// for it.
+    /// Records a member's outcome, unless it goes in another transaction: if the next hop accepted others, its limit
+    /// does not concern this recipient alone.
     fn end(&mut self, at: usize, outcome: Outcome, others: Others) {
         let Some(place) = self.members.iter().position(|member| member.at == at) else { return };
         let member = self.members.remove(place);
         match outcome.class {
             Class::TooManyRecipients if others == Others::Accepted => self.later.push(member),
             Class::TooManyRecipients => {
-                // Not even one: another transaction would end the same way.
+                // None was accepted: another transaction would end in the same way.
                 let reply = Reply { code: 452, enhanced: Some(Enhanced(4, 5, 3)), ..outcome.reply };
                 self.ended.push((at, Outcome { class: Class::Deferred, reply, ..outcome }));
             }
@@ -196,7 +193,7 @@ impl Branch {
         }
     }
 
-    /// Waits until somebody wants the connection that it has; without one for ever.
+    /// Completes when another transaction wants its connection; never if it has none.
     pub(crate) async fn wanted(&self) {
         match &self.line {
             Line::Open(checkout) => checkout.wanted().await,
@@ -204,7 +201,7 @@ impl Branch {
         }
     }
 
-    /// For how long its connection is held already, if more wait for one than there are.
+    /// How long its connection has been held, if more transactions wait than there are connections.
     pub(crate) fn crowded(&self) -> Option<Duration> {
         match &self.line {
             Line::Open(checkout) => checkout.crowded(),
@@ -212,7 +209,7 @@ impl Branch {
         }
     }
 
-    /// The connection goes back, if there is one. In the middle of the content it can only be closed; all of it is sent
+    /// Gives the connection back, if there is one. During the content it can only be closed; the message is sent again
     /// later.
     pub(crate) fn release(&mut self) {
         if let Stream::On = self.stream {
@@ -225,12 +222,12 @@ impl Branch {
         }
     }
 
-    /// The same for all members.
+    /// The same outcome for all members.
     fn all(&self, outcome: &Outcome) -> Vec<(usize, Outcome)> {
         self.members.iter().map(|member| (member.at, outcome.clone())).collect()
     }
 
-    /// The transaction is over: the connection goes back if it can be used.
+    /// The transaction is over: returns the connection if it can be used.
     fn close(&mut self, ended: Reuse) {
         if let Line::Open(checkout) = std::mem::replace(&mut self.line, Line::Away) {
             checkout.give_back(ended);

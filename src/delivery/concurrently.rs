@@ -1,13 +1,13 @@
-//! Some questions at once: a branch has up to a hundred recipients, and each may ask a directory.
+//! Runs several futures concurrently: a branch has up to a hundred recipients, and each may need a directory.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-/// Questions of one attempt that are under way at once.
+/// The most futures of one attempt that run concurrently.
 const AT_ONCE: usize = 10;
 
-/// The answers, in the order of the questions; at most ten questions are under way at once.
+/// The results in order; at most ten futures run concurrently.
 pub(crate) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
     let mut answers = Vec::new();
     let mut questions = questions.into_iter();
@@ -18,12 +18,11 @@ pub(crate) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output>
     answers
 }
 
-/// The answers, in the order of the questions, all of which are under way at once.
+/// The results in order; all futures run concurrently.
 pub(super) async fn side_by_side<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
     all(questions.into_iter().map(Box::pin).map(Asked::Under).collect()).await.collect()
 }
 
-/// One question.
 enum Asked<F: Future> {
     Under(Pin<Box<F>>),
     Answered(F::Output),

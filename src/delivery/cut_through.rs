@@ -1,8 +1,10 @@
-//! The branches of one client's transaction whose next hops take part in it (DESIGN section 7, "Cut-through").
+//! The branches of one client's transaction whose next hops are part of the conversation (DESIGN section 7,
+//! "Cut-through").
 //!
-//! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives the connections back while the client
-//! does not move and somebody waits for them ([`Branches::release`]), and sends the message when it is there ([`Branches::send`]). What the sender is
-//! told is `final_reply`'s business, what becomes of mail that no next hop can take now the session's.
+//! `session` asks for each recipient as its RCPT comes ([`Branches::ask`]), gives connections back while the client is
+//! idle and others wait for them ([`Branches::release`]), and sends the message when it is complete
+//! ([`Branches::send`]). `final_reply` chooses the client's reply; the session decides about mail that no next hop can
+//! accept now.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,7 +24,6 @@ use crate::routing::verdict::Route;
 use crate::smtp::domain::Domain;
 use crate::smtp::envelope::{Origin, RcptTo, Sender};
 
-/// One client's transaction, as far as next hops have a part in it.
 pub(crate) struct Branches {
     outbound: Outbound,
     ehlo: Domain,
@@ -32,20 +33,20 @@ pub(crate) struct Branches {
 /// When the client has waited long enough.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Haste {
-    /// After that what is left need not be waited for ...
+    /// From then on the rest need not be waited for ...
     pub after: Instant,
-    /// ... if a next hop has the message, or without.
+    /// ... if a next hop has the message, or in any case.
     pub without_acceptance: WithoutAcceptance,
-    /// Until when what goes on is waited for.
+    /// Until when the rest is waited for.
     pub until: Instant,
 }
 
-/// Whether a client hears that its message is queued though no next hop has it yet.
+/// Whether a client's message is accepted although no next hop has it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WithoutAcceptance {
-    /// It is one of ours.
+    /// Yes: the client is one of ours.
     Yes,
-    /// It is a stranger.
+    /// No: the client is a stranger.
     No,
 }
 
@@ -56,39 +57,35 @@ impl Haste {
     }
 }
 
-/// What became of a message.
+/// The result for a message.
 pub(crate) struct Sent {
-    /// Of every recipient but those that are in flight, by their numbers.
+    /// Of every recipient that is not in flight, by number.
     pub outcomes: Vec<(usize, Outcome)>,
-    /// Branches whose end of data is with the next hop.
+    /// Branches whose end of data has been sent and not answered.
     pub in_flight: Vec<InFlight>,
 }
 
-/// A send connector that takes part, and how.
+/// A send connector whose next hops are part of the conversation.
 #[derive(Clone, Copy)]
 pub(crate) struct TakesPart<'a> {
     pub connector: &'a Arc<SendConnector>,
-    /// Its settings.
     pub smtp: &'a Arc<SmtpOut>,
-    /// How long it is waited for.
     pub cut_through: &'a CutThrough,
 }
 
-/// One recipient, as it is asked about.
+/// One recipient to ask about.
 pub(crate) struct CutThroughRecipient<'a> {
-    /// Its number: the position that it will have among the transaction's recipients.
+    /// Its position among the transaction's recipients.
     pub at: usize,
-    /// What RCPT said to us.
+    /// The client's RCPT arguments.
     pub rcpt: &'a RcptTo,
-    /// Where it goes.
     pub route: &'a Route,
-    /// Where it came from.
     pub origin: &'a Origin,
-    /// What MAIL said to us.
+    /// The client's MAIL arguments.
     pub sender: &'a Sender,
-    /// What becomes of it where no next hop can be used.
+    /// What to do if no next hop can be used.
     pub otherwise: Unreachable,
-    /// Whether anybody vouches for it: it was resolved, verified or is recently good.
+    /// Whether there is evidence that it exists: it was resolved, verified or is recently good.
     pub vouched: Vouched,
 }
 
@@ -99,17 +96,15 @@ impl CutThroughRecipient<'_> {
 }
 
 impl Branches {
-    /// Of a transaction in which no recipient has come yet.
+    /// For a transaction without recipients.
     pub(crate) fn new(outbound: Outbound, ehlo: Domain) -> Self {
         Self { outbound, ehlo, all: Vec::new() }
     }
 
-    /// Whether no next hop takes part.
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.all.len()
     }
@@ -119,12 +114,12 @@ impl Branches {
         self.all.iter().any(Branch::has_checkout)
     }
 
-    /// Whether somebody takes this way already.
+    /// Whether a recipient has this route already.
     pub(crate) fn has(&self, route: &Route) -> bool {
         self.all.iter().any(|branch| branch.is_for(route))
     }
 
-    /// Asks next hops about recipients, those of each branch in one go; the answers in their order.
+    /// Asks next hops about recipients, those of each branch together; returns the outcomes in order.
     pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, CutThroughRecipient<'_>)]) -> Vec<Outcome> {
         if let [(part, one)] = asked {
             let at = self.branch(*part, one);
@@ -147,13 +142,13 @@ impl Branches {
         places.iter().map(answer).collect()
     }
 
-    /// Takes a recipient into its branch though no next hop has accepted it: it will be queued.
+    /// Adds a recipient to its branch although no next hop has accepted it: it will be queued.
     pub(crate) fn join(&mut self, part: TakesPart<'_>, asked: &CutThroughRecipient<'_>) {
         let at = self.branch(part, asked);
         self.all[at].join(asked.member());
     }
 
-    /// Where the branch of a recipient is; a new one where there is none yet.
+    /// The index of a recipient's branch, which is created if necessary.
     fn branch(&mut self, part: TakesPart<'_>, asked: &CutThroughRecipient<'_>) -> usize {
         let known = self.all.iter().position(|branch| branch.is_for(asked.route));
         known.unwrap_or_else(|| {
@@ -169,7 +164,7 @@ impl Branches {
         })
     }
 
-    /// Waits until somebody wants one of the connections; whose it is, for [`Branches::give_back`].
+    /// Completes when another transaction wants a connection; returns its branch, for [`Branches::give_back`].
     pub(crate) async fn wanted(&self) -> usize {
         let mut waiting: Vec<_> = self.all.iter().map(|branch| Box::pin(branch.wanted())).collect();
         poll_fn(|context| {
@@ -179,30 +174,30 @@ impl Branches {
         .await
     }
 
-    /// For how long a connection is held already for which more wait than there are.
+    /// How long a connection has been held for which more transactions wait than there are connections.
     pub(crate) fn crowded(&self) -> Option<Duration> {
         self.all.iter().find_map(Branch::crowded)
     }
 
-    /// A connection that somebody wants goes back.
+    /// Gives back a connection that another transaction wants.
     pub(crate) fn give_back(&mut self, at: usize) {
         if let Some(branch) = self.all.get_mut(at) {
             branch.release();
         }
     }
 
-    /// Whether the content of some branch goes as it comes.
+    /// Whether any branch's content is sent as it comes.
     pub(crate) fn stream(&self) -> bool {
         self.all.iter().any(Branch::streams)
     }
 
-    /// Somebody waits for what an idle client holds: every connection goes back, and the envelopes are said again later.
+    /// Others wait for the connections of an idle client: all go back, and the envelopes are sent again later.
     pub(crate) fn release(&mut self) {
         self.all.iter_mut().for_each(Branch::release);
     }
 
-    /// After the loop rules: these recipients are sent to, each by this route; the others are taken out. Branches whose
-    /// recipients have changed say their envelope again.
+    /// After the loop rules: sets the recipients and their routes. Branches whose recipients change send their envelope
+    /// again.
     pub(crate) fn regroup(&mut self, recipients: &[(TakesPart<'_>, CutThroughRecipient<'_>)]) {
         let mut its: Vec<Vec<Member>> = self.all.iter().map(|_| Vec::new()).collect();
         for (part, asked) in recipients {
@@ -215,7 +210,7 @@ impl Branches {
         }
     }
 
-    /// Sends the message, and says what became of every recipient. Who is not there any more when `haste` comes is in
+    /// Sends the message and returns the recipients' outcomes. Branches that have not finished by `haste` are in
     /// [`Sent::in_flight`], or left to the queue.
     pub(crate) async fn send(&mut self, message: &Message<'_>, haste: Haste) -> Sent {
         let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
@@ -253,13 +248,13 @@ impl Branches {
         sent
     }
 
-    /// Begins to send a message that is not all there yet; the rest is [fed](Self::feed).
+    /// Begins to send a message that is incomplete; [`feed`](Self::feed) sends the rest.
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>) {
         let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
         side_by_side(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
     }
 
-    /// Sends the next piece of a message that is being streamed.
+    /// Sends the next piece of a message that is streamed.
     pub(crate) async fn feed(&mut self, piece: &[u8]) {
         let lag = Lag::of(self.all.iter().filter(|branch| branch.streams()).count());
         if let [branch] = &mut self.all[..] {
@@ -269,7 +264,7 @@ impl Branches {
     }
 }
 
-/// A transaction that ends without a message takes its envelopes back.
+/// A transaction that ends without a message aborts its envelopes.
 impl Drop for Branches {
     fn drop(&mut self) {
         self.release();

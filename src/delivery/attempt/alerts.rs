@@ -1,5 +1,5 @@
-//! What is wrong between us and a next hop is told once an hour for each next hop and row, however much mail meets it.
-//! Other lines about it, which anybody's recipients may cause again and again, come ten times a minute.
+//! Limits log lines about next hops. An alert is logged once an hour for each next hop and row, however much mail it
+//! concerns; other lines, which any client's recipients may cause, at most ten times a minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::delivery::refusal::Alert;
 use crate::delivery::refusal::row::Row;
 use crate::fast_map::FastMap;
 
-/// How often the same is told.
+/// How often the same alert is logged.
 const EVERY: Duration = Duration::from_hours(1);
-/// Alerts that are remembered; beyond it all are told again.
+/// The most alerts that are remembered; beyond that all are logged again.
 const REMEMBERED: usize = 10_000;
 
-/// Which next hop, and which row.
+/// A next hop and a row.
 type About = (Arc<str>, &'static str);
 
-/// How many lines of one kind about one next hop come in a minute.
+/// The most lines of one kind about one next hop in a minute.
 const IN_A_MINUTE: u32 = 10;
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What was told, and when.
+/// What was logged, and when.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     last: Mutex<FastMap<About, Instant>>,
@@ -36,15 +36,15 @@ pub(super) struct Alerts {
 struct Lines {
     since: Instant,
     told: u32,
-    /// Since the last one that was told.
+    /// Lines that were left out since the last one.
     untold: u64,
 }
 
-/// Lines that were left out since the last of the kind; `None`: none were.
+/// The number of lines that were left out since the last of this kind; `None`: none.
 pub(super) type Untold = Option<u64>;
 
 impl Alerts {
-    /// Says it where an operator looks.
+    /// Logs it.
     pub(super) fn log(&self, send_connector: &str, error: &NextHopError) {
         let reason = &error.reply;
         let row = error.row.map(|row| row.name);
@@ -64,7 +64,7 @@ impl Alerts {
         }
     }
 
-    /// Whether a line of this kind about this next hop is written, and how many were not since the last one.
+    /// Whether a line of this kind about this next hop is logged, and how many were left out before it.
     pub(super) fn line(&self, next_hop: &str, kind: &'static str) -> Option<Untold> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() >= REMEMBERED {
@@ -83,7 +83,7 @@ impl Alerts {
         Some(Some(std::mem::take(&mut this.untold)).filter(|untold| *untold > 0))
     }
 
-    /// The same of a refusal that is passed on.
+    /// The same for a refusal that is passed on.
     pub(super) fn tell_refusal(&self, send_connector: &str, row: &'static Row, outcome: &Outcome) {
         if self.is_due(&outcome.next_hop, row) {
             let (next_hop, reason, look_at) = (&outcome.next_hop, &outcome.reply, row.look_at);

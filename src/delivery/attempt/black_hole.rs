@@ -1,9 +1,9 @@
-//! Notices that a connection stands behind a path MTU black hole (DESIGN section 7, "Path MTU"): small commands pass,
-//! the first full segment of the content never arrives, and nobody tells us.
+//! Detects a path MTU black hole (DESIGN section 7, "Path MTU"): small commands pass, the first full segment of the
+//! content never arrives, and no router reports it.
 //!
-//! `connection` asks [`Watch::look`] whenever the next hop has taken or said nothing for [`STALL`], and cut-through where
-//! it waits no longer, which may be sooner. A suspicion is told once a connection; if nothing moves for the whole
-//! `reply_timeout`, it is what the connection ends with.
+//! `connection` calls [`Watch::look`] whenever the next hop has accepted or sent nothing for [`STALL`], and cut-through
+//! when it stops waiting, which may be sooner. A suspicion is logged once for each connection; if nothing moves for the
+//! whole `reply_timeout`, it becomes the connection's error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::net::tcp_info::TcpInfo;
 
-/// How long nothing moves before we look. TCP has repeated itself five times by then.
+/// After this time without progress the connection is examined. TCP has retransmitted five times by then.
 pub(super) const STALL: Duration = Duration::from_secs(10);
 
-/// What a connection that looks so has done, and the cure.
+/// The state of such a connection, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlackHole {
     connector: Arc<str>,
@@ -43,7 +43,7 @@ impl fmt::Display for BlackHole {
 pub struct Watch {
     connector: Arc<str>,
     count: IntCounter,
-    /// Since when it looks so, and how many bytes had arrived then.
+    /// Since when it is suspected, and how many bytes had arrived then.
     suspected: Option<(Instant, u64)>,
     told: bool,
 }
@@ -55,8 +55,7 @@ impl Watch {
         Self { connector, count, suspected: None, told: false }
     }
 
-    /// Looks at a connection on which nothing has moved for a while; a new suspicion is told. Returns it, and for how
-    /// long it has looked so.
+    /// Examines a connection without progress; logs a new suspicion. Returns it, and how long it has lasted.
     pub(super) fn look(&mut self, socket: &TcpStream, next_hop: &str) -> Option<(BlackHole, Duration)> {
         let info = TcpInfo::of(socket).ok().filter(TcpInfo::is_black_hole);
         let now = Instant::now();

@@ -1,7 +1,7 @@
-//! A connection to a next hop for one transaction: what is said over it, and what it shows of the host.
+//! A connection to a next hop, checked out for one transaction: runs the conversation, and records the host's health.
 //!
-//! `walk` hands it out ready for MAIL, `delivery::branch` speaks over it and gives it back. A checkout that is dropped closes
-//! its connection and says nothing of the host: what a client breaks never counts against it.
+//! `walk` makes it, ready for MAIL; `delivery::branch` uses it and gives it back. Dropping a checkout closes its
+//! connection without an effect on the host's health: what a client breaks off does not count against the host.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,42 +30,41 @@ use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::Content;
 
-/// A message that MAIL says is too large for the next hop.
+/// The refusal if the SIZE in MAIL is too large for the next hop.
 const TOO_LARGE: Reply = Reply::fixed(550, Enhanced(5, 3, 4), "message too large for the next hop");
-/// What our own header fields add at most to a message with few recipients: what MAIL says before the message is known.
+/// The most octets that our own header fields add to a message with few recipients, for SIZE in MAIL before the message
+/// is known.
 const OUR_FIELDS: u64 = 1024;
 
-/// How long the reply to RSET is waited for where a connection is taken back.
+/// How long to wait for the reply to RSET when a connection is taken back.
 const RESET: Duration = Duration::from_secs(5);
 
-/// The slots of one connection: its connector's, and its host's.
+/// The slots of one connection: its connector's and its host's.
 pub(super) struct HeldSlots {
     pub connector: Slot,
     pub host: HostSlot,
 }
 
-/// One recipient, as RCPT names it.
+/// A recipient and its parameters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target<'a> {
-    /// What RCPT TO carries.
+    /// The address in RCPT TO.
     pub rcpt_to: &'a Address,
-    /// What RCPT said to us.
+    /// The client's RCPT arguments.
     pub rcpt: &'a RcptTo,
 }
 
-/// What is said first.
+/// What MAIL and the first RCPTs are made from.
 pub(crate) struct Opening<'a> {
-    /// Where it came from.
     pub origin: &'a Origin,
-    /// What MAIL said to us.
+    /// The client's MAIL arguments.
     pub sender: &'a Sender,
-    /// What is known of the content, and its octets with what we put before it; `None`: it has not come yet.
+    /// The content's properties, and its octets including our fields; `None`: it has not been received yet.
     pub content: Option<(&'a Content, u64)>,
-    /// The recipients, by numbers of the caller's.
+    /// The recipients, with the caller's numbers.
     pub recipients: &'a [(usize, Target<'a>)],
 }
 
-/// A connection for one transaction.
 pub(crate) struct Checkout {
     talk: Conversation,
     hop: NextHop,
@@ -74,10 +73,10 @@ pub(crate) struct Checkout {
     others: Others,
 }
 
-/// Whether there is another host that may have the message.
+/// Whether another host may get the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Others {
-    /// There is: this one is left where it is silent.
+    /// There is one: this host is left if it does not answer.
     Left,
     None,
 }
@@ -87,7 +86,7 @@ impl Checkout {
         Self { talk: Conversation::new(connection), hop, out, slots, others: Others::None }
     }
 
-    /// Whether there is another host that may have the message.
+    /// Sets whether another host may get the message.
     pub(super) fn beside(self, others: Others) -> Self {
         Self { others, ..self }
     }
@@ -96,13 +95,13 @@ impl Checkout {
         (self.hop, self.slots.connector)
     }
 
-    /// Somebody is vouched for in its transaction from now on.
+    /// A recipient with evidence that it exists is in the transaction from now on.
     pub(crate) fn vouch(&mut self) {
         self.slots.connector.vouch();
         self.slots.host.vouch();
     }
 
-    /// Waits until somebody else wants one of its slots; whoever is told gives it back.
+    /// Completes when another transaction wants one of its slots; the caller gives the connection back then.
     pub(crate) async fn wanted(&self) {
         tokio::select! {
             () = self.slots.connector.wanted() => {}
@@ -110,17 +109,17 @@ impl Checkout {
         }
     }
 
-    /// For how long its slots are held already, if more wait for one than there are.
+    /// How long its slots have been held, if more transactions wait than there are slots.
     pub(crate) fn crowded(&self) -> Option<Duration> {
         self.slots.connector.crowded().or_else(|| self.slots.host.slot().crowded())
     }
 
-    /// What health and pool know its host by.
+    /// Identifies its host in health and pool.
     pub(crate) fn key(&self) -> Key {
         self.hop.key(&self.out.connector.name)
     }
 
-    /// Which next hop it is: `name[address]:port`.
+    /// `name[address]:port`.
     pub(crate) fn next_hop(&self) -> Arc<str> {
         self.talk.connection().next_hop.clone()
     }
@@ -161,10 +160,10 @@ impl Checkout {
         ended
     }
 
-    /// How MAIL goes, and whether DATA goes with it.
+    /// MAIL, and whether DATA is sent with it.
     ///
     /// # Errors
-    /// The branch's final reply, ours.
+    /// Our refusal of the whole branch.
     fn fitting(
         &self,
         opening: &Opening<'_>,
@@ -184,7 +183,7 @@ impl Checkout {
         Ok((path, mail, if way == BodyTransfer::Bdat { Early::Envelope } else { Early::Data }))
     }
 
-    /// Further recipients.
+    /// Sends further RCPTs.
     pub(crate) async fn more(
         &mut self,
         (origin, sender): (&Origin, &Sender),
@@ -196,7 +195,7 @@ impl Checkout {
         if rcpts.is_empty() { Ok(()) } else { self.talk.more(&rcpts).await }
     }
 
-    /// The RCPTs as they go on the wire; who cannot be written there is refused.
+    /// The RCPT lines; recipients whose address the next hop cannot take are refused.
     fn lines(&mut self, recipients: &[(usize, Target<'_>)], offers: &Offers) -> Vec<(usize, String)> {
         let mut rcpts = Vec::with_capacity(recipients.len());
         for (at, target) in recipients {
@@ -213,21 +212,21 @@ impl Checkout {
         self.talk.accepted().contains(&at)
     }
 
-    /// Whether nobody has been accepted so far.
+    /// Whether no recipient has been accepted.
     pub(crate) fn has_nobody(&self) -> bool {
         self.talk.accepted().is_empty()
     }
 
-    /// How the content goes, now that it is known.
+    /// How the content is transferred, now that it is known.
     ///
     /// # Errors
-    /// The branch's final reply, ours: it does not fit.
+    /// Our refusal of the whole branch: the next hop cannot take it.
     pub(crate) fn way(&self, sender: &Sender, content: &Content, bytes: u64) -> Result<BodyTransfer, Reply> {
         let connection = self.talk.connection();
         negotiate::content_way(sender, content, bytes, (&connection.terms.smtp, &connection.offers))
     }
 
-    /// Whether content may be sent that has not been seen whole: nothing is asked of it that only its end shows.
+    /// Whether content may be sent before it has been received completely: no property that only its end shows matters.
     pub(crate) fn takes_unseen(&self) -> bool {
         let connection = self.talk.connection();
         connection.offers.eight_bit_mime || connection.terms.smtp.eight_bit == EightBit::Send
@@ -248,36 +247,36 @@ impl Checkout {
         Ok(())
     }
 
-    /// A piece of the content; it goes out with the next [`Checkout::flush`].
+    /// Adds a piece of the content, which the next [`Checkout::flush`] writes.
     pub(crate) fn piece(&mut self, bytes: &[u8]) {
         self.talk.piece(bytes);
     }
 
-    /// Octets that the next [`Checkout::flush`] writes.
+    /// Octets that the next [`Checkout::flush`] will write.
     pub(crate) fn queued(&self) -> usize {
         self.talk.connection().queued()
     }
 
-    /// Writes out what is there.
+    /// Writes the buffer.
     ///
     /// # Errors
-    /// [`Broken`]; [`Checkout::interrupted`] says what becomes of it.
+    /// [`Broken`]; [`Checkout::interrupted`] handles it.
     pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
         self.talk.flush().await
     }
 
-    /// The next hop stopped taking the content.
+    /// Handles a next hop that stopped taking the content.
     pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Reuse {
         self.talk.interrupted(broken).await
     }
 
-    /// The end of the content; it goes out with the next [`Checkout::flush`].
+    /// Adds the end of the content, which the next [`Checkout::flush`] writes.
     pub(crate) fn end(&mut self) {
         self.talk.end();
     }
 
-    /// What the next hop says to the whole message. It may have arrived, so that it is waited for where the host is silent
-    /// too; but not in a place that others need, who go to another host.
+    /// Waits for the reply to the whole message. It may have been accepted, so the wait goes on even if the host is
+    /// silent, but not in a slot that others need.
     pub(crate) async fn verdict(&mut self, patience: Patience) -> Reuse {
         if self.others == Others::None {
             return self.talk.verdict(patience).await;
@@ -302,7 +301,7 @@ impl Checkout {
         ended
     }
 
-    /// What recipients were told since this was asked last.
+    /// Outcomes of recipients since the last call.
     pub(crate) fn take_outcomes(&mut self) -> Vec<(usize, Outcome)> {
         let told = self.talk.take_outcomes();
         for (_, outcome) in &told {
@@ -313,7 +312,8 @@ impl Checkout {
         told
     }
 
-    /// Why nobody else can be helped here, if something is wrong; it is told, and the host tested if it may be to blame.
+    /// Why the transaction cannot go on here, if it cannot. This is logged, and the host is tested if it may be the
+    /// cause.
     pub(crate) fn error(&mut self) -> Option<NextHopError> {
         let error = self.talk.error()?;
         self.out.log(&error);
@@ -325,19 +325,19 @@ impl Checkout {
         Some(error)
     }
 
-    /// It is not waited for any longer: whether what was sent seems to get lost on the way, which is told here.
+    /// Called when the caller stops waiting: a path MTU black hole, if there seems to be one; logs it.
     pub(crate) fn look(&mut self) -> Option<BlackHole> {
         self.talk.look()
     }
 
-    /// The transaction is over: another may have the connection.
+    /// The transaction is over: the connection can be used by another.
     pub(crate) fn give_back(self, ended: Reuse) {
         if ended == Reuse::Ready {
             self.out.keep(&self.hop, self.talk.into_connection());
         }
     }
 
-    /// Takes the envelope back (RSET) and returns the connection, without the caller waiting for it.
+    /// Aborts the envelope (RSET) and returns the connection, in the background.
     pub(crate) fn take_back(mut self) {
         tokio::spawn(async move {
             // Others wait for its slots.
@@ -349,13 +349,13 @@ impl Checkout {
         });
     }
 
-    /// Takes the envelope back (RSET) and returns the connection.
+    /// Aborts the envelope (RSET) and returns the connection.
     pub(crate) async fn give_up(mut self) {
         let ended = self.talk.give_up().await;
         self.give_back(ended);
     }
 
-    /// Leaves the next hop for another one; its place is kept.
+    /// Leaves the next hop for another one; returns the connector's slot.
     pub(super) async fn leave(mut self, ended: Result<(), Reuse>) -> Slot {
         let ended = match ended {
             Ok(()) => self.talk.give_up().await,
@@ -369,7 +369,7 @@ impl Checkout {
     }
 }
 
-/// RCPT with what the next hop offers.
+/// RCPT with parameters that the next hop offers.
 fn rcpt_line(path: &str, target: &Target<'_>, offers: &Offers) -> String {
     let mut line = String::new();
     if offers.dsn {

@@ -1,7 +1,7 @@
-//! One connection to a next hop: bytes out, replies in, each with a deadline.
+//! One connection to a next hop: writes bytes and reads replies, each with a deadline.
 //!
-//! `open` makes it ready for MAIL, `conversation` speaks over it, `pool` keeps it between messages. Commands are
-//! queued and go out together with the next reply that is waited for, which is all that pipelining takes (RFC 2920).
+//! `open` makes it ready for MAIL, `conversation` uses it, `pool` keeps it between messages. Commands are queued, and
+//! written when a reply is waited for, which implements pipelining (RFC 2920).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,101 +26,91 @@ use crate::smtp::client::replies::{Replies, ReplyError};
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
 
-/// How long we wait for the answer to QUIT.
+/// How long to wait for the reply to QUIT.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Why the conversation is over.
+/// Why the connection cannot be used any further.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The next hop closed the connection.
     #[error("the next hop closed the connection")]
     Closed,
-    /// Nothing came, or nothing more was taken, for so long.
+    /// No reply, or no progress in writing, for this long.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// Nothing came for so long, others of ours wait there too, and another host may have what this one brings.
+    /// No reply for this long, while other messages of ours wait on the same host, and another host can take this one.
     #[error("no answer within {0:.1?}, and others of ours wait there too")]
     Silent(Duration),
-    /// The same, and full segments seem to get lost on the way.
+    /// No progress, and full segments seem to be lost on the path.
     #[error("{0}")]
     BlackHole(BlackHole),
-    /// The network failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What came is not SMTP.
+    /// What was received is not SMTP.
     #[error("not SMTP: {0}")]
     Reply(#[from] ReplyError),
 }
 
-/// What a connection was made with; another may use it only with the same.
+/// The settings with which a connection was opened; it is reused only with the same.
 #[derive(Debug)]
 pub struct Terms {
-    /// What we said in EHLO.
+    /// Our name in EHLO.
     pub ehlo: Domain,
-    /// The connector's settings.
     pub smtp: Arc<SmtpOut>,
 }
 
 impl Terms {
-    /// Whether a connection made on these terms serves those.
+    /// Whether connections with the one can be used for the other.
     #[must_use]
     pub fn are_same(&self, those: &Self) -> bool {
         self.ehlo == those.ehlo && (Arc::ptr_eq(&self.smtp, &those.smtp) || self.smtp == those.smtp)
     }
 }
 
-/// An SMTP connection.
 pub struct Connection {
     stream: Stream,
     replies: Replies,
     /// Queued and not yet written.
     out: Vec<u8>,
-    /// What the next hop offers.
     pub offers: Offers,
-    /// Which next hop it is: `name[address]:port`.
+    /// `name[address]:port`.
     pub next_hop: Arc<str>,
-    /// What it was made with.
     pub terms: Arc<Terms>,
-    /// When it was made.
     pub opened: Instant,
-    /// Whether a message has gone over it before.
     pub history: History,
-    /// Our own address on it.
     pub local: Option<IpAddr>,
-    /// Recipients that were refused on it.
+    /// The number of recipients that were refused on it.
     pub refusals: u32,
-    /// How long each reply is waited for, unless it is said otherwise: `reply_timeout`, or less where somebody waits for us.
+    /// The time limit of each reply, unless another is given: `reply_timeout`, or less if a client waits.
     pub patience: Duration,
-    /// What is known of how the host answers; `None`: nothing is noted of it.
+    /// How fast the host answers; `None`: not recorded.
     pub silence: Option<OfHost>,
-    /// Whether a silent host is left, for another one.
+    /// Whether a silent host is left for another one.
     pub leaves: bool,
-    /// Where it is not left: who is told that enough others wait there too.
+    /// Notified when enough other messages wait on the host as well; `None` if it is left anyway.
     pub enough: Option<Arc<Notify>>,
     watch: Watch,
     alarm: ReusableTimer,
 }
 
-/// Whether a message has gone over a connection before.
+/// Whether it has been used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
-    /// It was made for the message at hand.
+    /// It was opened for this message.
     Fresh,
-    /// It comes from the pool: that it is dead may only now be seen.
+    /// It comes from the pool and may have been closed by the next hop.
     Reused,
 }
 
-/// What the bytes go over.
 pub enum Stream {
-    /// TCP in clear.
+    /// TCP without TLS.
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-    /// A Unix socket, which has no TLS.
+    /// A Unix socket, without TLS.
     Unix(UnixStream),
 }
 
 impl Stream {
-    /// The TCP connection, where there is one.
+    /// The TCP connection; `None` for a Unix socket.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(socket) => Some(socket),
@@ -129,7 +119,7 @@ impl Stream {
         }
     }
 
-    /// Writes all of it; `rest` is what is left whenever it is given up.
+    /// Writes everything; if the future is dropped, `rest` is what has not been written.
     async fn write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.write_all_buf(rest).await,
@@ -143,12 +133,12 @@ impl Stream {
 }
 
 impl Connection {
-    /// Where it goes; a Unix socket has no address.
+    /// The peer's address; `None` for a Unix socket.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.stream.tcp()?.peer_addr().ok()
     }
 
-    /// Over a socket that was just connected; nothing is read yet.
+    /// On a socket that has just been connected.
     #[must_use]
     pub fn new(stream: Stream, next_hop: Arc<str>, terms: Arc<Terms>, watch: Watch) -> Self {
         let patience = terms.smtp.reply_timeout;
@@ -173,31 +163,30 @@ impl Connection {
         }
     }
 
-    /// Whether it is encrypted.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
     }
 
-    /// The certificate that the next hop showed, DER.
+    /// The next hop's certificate, DER.
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {
         let Stream::Tls(tls) = &self.stream else { return None };
         tls.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.as_ref())
     }
 
-    /// Adds to what goes out next.
+    /// Adds to the output.
     pub fn queue(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Octets that go out next.
+    /// Octets in the output.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.out.len()
     }
 
-    /// Writes what is queued and waits for one reply, for [`Connection::patience`].
+    /// Writes the output and waits for one reply, at most for [`Connection::patience`].
     ///
     /// # Errors
     /// [`Broken`].
@@ -205,7 +194,7 @@ impl Connection {
         self.reply_within(self.patience).await
     }
 
-    /// The same for a command of its own.
+    /// The same for one command.
     ///
     /// # Errors
     /// [`Broken`].
@@ -215,7 +204,7 @@ impl Connection {
         self.reply().await
     }
 
-    /// Writes what is queued and waits for one reply. The whole of it must be there in time.
+    /// Writes the output and waits for one reply, which must be complete within `limit`.
     ///
     /// # Errors
     /// [`Broken`].
@@ -255,10 +244,10 @@ impl Connection {
         }
     }
 
-    /// Writes what is queued.
+    /// Writes the output.
     ///
     /// # Errors
-    /// [`Broken`]: then the last bytes of it have not left us whole.
+    /// [`Broken`]: not all of it was written.
     pub async fn flush(&mut self) -> Result<(), Broken> {
         if self.out.is_empty() {
             return Ok(());
@@ -272,7 +261,7 @@ impl Connection {
             match within(look, self.stream.write(&mut rest)).await {
                 Ok(written) => break written.map_err(Broken::from),
                 Err(_) => {
-                    // The clock is first asked here: the beginning was one look ago.
+                    // The clock is read only here, for performance.
                     let now = Instant::now();
                     let deadline = *deadline.get_or_insert(now + limit.saturating_sub(look));
                     look = look.min(deadline.saturating_duration_since(now));
@@ -287,36 +276,36 @@ impl Connection {
         written
     }
 
-    /// When to see whether something moves.
+    /// When to check for progress.
     fn next_look(&self, deadline: Instant) -> Instant {
         deadline.min(Instant::now() + STALL.min(self.terms.smtp.reply_timeout))
     }
 
-    /// Nothing has moved for a while: may it go on?
+    /// Nothing has moved for a while: whether to go on waiting.
     fn stalled(&mut self, deadline: Instant, limit: Duration) -> Result<(), Broken> {
         let suspected = self.look();
         let over = Instant::now() >= deadline;
         match suspected {
-            // What the kernel holds for us is not sent: no next hop is thinking about it.
+            // While the kernel still has output, the next hop cannot have received it and be thinking about it.
             Some((hole, since)) if over || since >= self.terms.smtp.reply_timeout => Err(Broken::BlackHole(hole)),
             None if over => Err(Broken::TimedOut(limit)),
             _ => Ok(()),
         }
     }
 
-    /// Whether what was sent seems to get lost in a path MTU black hole, and for how long it has; who cuts a wait short
-    /// asks before the connection is closed. A new suspicion is told.
+    /// Whether output seems to be lost in a path MTU black hole, and for how long. A caller that stops waiting asks
+    /// before it closes the connection. A new suspicion is logged.
     pub fn look(&mut self) -> Option<(BlackHole, Duration)> {
         self.stream.tcp().and_then(|socket| self.watch.look(socket, &self.next_hop))
     }
 
-    /// The buffer of what goes out next, for whoever fills it piece by piece.
+    /// The output buffer, for appending.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// Encrypts it. What was read behind the reply to STARTTLS is thrown away (RFC 3207 6), and so is what was
-    /// offered before (RFC 3207 4.2).
+    /// Starts TLS. Bytes after the reply to STARTTLS are dropped (RFC 3207 6), and so are the extensions offered before
+    /// (RFC 3207 4.2).
     ///
     /// # Errors
     /// [`Broken`]: the handshake failed.
@@ -334,14 +323,14 @@ impl Connection {
         Ok(self)
     }
 
-    /// Whether every reply that was read has been used.
+    /// Whether there are no unread replies.
     #[must_use]
     pub fn is_in_step(&self) -> bool {
         self.replies.is_empty()
     }
 
-    /// Whether it looks alive: nothing was said while it lay idle. A next hop that gave it up has closed it or
-    /// said 421.
+    /// Whether it seems alive: nothing was received while it was idle. A next hop that gave it up has closed it or sent
+    /// 421.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
@@ -353,9 +342,9 @@ impl Connection {
         self.is_in_step() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Nothing more goes out: a reply that is still to come must not be taken for that to another command.
+    /// Shuts it down: a reply that is still to come must not be taken for that to another command.
     pub fn shut(&self) {
-        // One that is gone already is shut.
+        // A closed connection needs no shutdown.
         let _ = match &self.stream {
             Stream::Plain(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
             Stream::Tls(tls) => SockRef::from(tls.get_ref().0).shutdown(Shutdown::Both),
@@ -363,14 +352,14 @@ impl Connection {
         };
     }
 
-    /// Says QUIT and closes (RFC 5321 4.1.1.10). Whether it is answered changes nothing.
+    /// Sends QUIT and closes (RFC 5321 4.1.1.10). It does not matter whether it is answered.
     pub async fn quit(mut self) {
         self.queue(b"QUIT\r\n");
         let _ = timeout(FAREWELL, self.reply()).await;
     }
 }
 
-/// Reads until a whole reply is there.
+/// Reads until a reply is complete.
 async fn read(stream: &mut Stream, replies: &mut Replies) -> Result<Reply, Broken> {
     loop {
         let buffer = &mut replies.buffer;

@@ -1,6 +1,6 @@
-//! One transaction with one next hop, step by step: MAIL and RCPT here, DATA, the content and the dot in `content`.
+//! One transaction with one next hop, step by step: MAIL and RCPT here, DATA, the content and its end in `content`.
 //!
-//! A branch walks through it: in one go where the message is there, else as its client moves. Replies are read by the table
+//! A branch drives it: at once if it has the message, else as its client proceeds. Replies are interpreted by the table
 //! in `refusal`. RFC 5321 3.3, 4.1.1; RFC 2920 (pipelining); RFC 3030 (BDAT); RFC 2033 (LMTP).
 
 use std::collections::VecDeque;
@@ -22,36 +22,35 @@ use crate::smtp::reply::Reply;
 
 mod content;
 
-/// After so many refused recipients a 421 is the connection's error limit (Postfix: smtpd_hard_error_limit).
+/// A 421 after this many refused recipients is the next hop's limit of errors (Postfix: smtpd_hard_error_limit).
 const ERROR_LIMIT: u32 = 2;
-/// Bytes of a reply's words that are kept: they are stored with every recipient.
+/// The most bytes of a reply's text that are stored with each recipient.
 const MAX_WORDS: usize = 2000;
 
-/// How the connection stands.
+/// Whether a connection can be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reuse {
-    /// Ready for MAIL.
     Ready,
-    /// Of no more use.
+    /// It cannot.
     Closed,
-    /// It came from the pool and was dead already: nothing was said, nobody was told anything.
+    /// It came from the pool and was closed already: nothing was sent, and no recipient has an outcome.
     Unused,
-    /// Of no more use for those that were told nothing: they go on over a new one. It has reached the next hop's limit of
-    /// errors, or waits for an answer that we do not wait for.
+    /// It cannot, and recipients without an outcome need a new connection: it has reached the next hop's limit of
+    /// errors, or a reply is pending that is not waited for.
     Worn,
 }
 
-/// How long a next hop may take over its replies to the whole message.
+/// How long a next hop may take for its replies to the whole message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// So long over each: a store delivers to one recipient after another (RFC 2033).
+    /// This long for each reply: an LMTP server delivers to one recipient after another (RFC 2033).
     ForEach(Duration),
-    /// All of them until then: somebody is waiting for us.
+    /// Until this time for all of them: a client waits.
     Until(Instant),
 }
 
 impl Patience {
-    /// How long the next reply may take.
+    /// The time for the next reply.
     fn left(self) -> Duration {
         match self {
             Self::ForEach(limit) => limit,
@@ -60,35 +59,35 @@ impl Patience {
     }
 }
 
-/// Whether DATA goes out with the envelope (RFC 2920 3.1).
+/// Whether DATA is sent together with the envelope (RFC 2920 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Early {
-    /// MAIL, RCPT and DATA in one go, where the next hop offers PIPELINING.
+    /// MAIL, RCPT and DATA together, if the next hop offers PIPELINING.
     Data,
-    /// MAIL and RCPT only.
     Envelope,
 }
 
-/// One transaction under way. Recipients go by numbers of the caller's.
+/// A transaction in progress. Recipients have the caller's numbers.
 pub(crate) struct Conversation {
     connection: Connection,
-    /// RCPT has been written, and the answer is not there yet.
+    /// Recipients whose RCPT has been sent and not answered.
     asked: VecDeque<usize>,
-    /// RCPT was accepted; they await the message's reply. In the order of their RCPT.
+    /// Recipients that were accepted and wait for the reply to the message, in the order of their RCPT.
     accepted: Vec<usize>,
-    /// Who has his answer.
+    /// Recipients with an outcome.
     outcomes: Vec<(usize, Outcome)>,
-    /// What keeps the transaction as a whole from going on here.
+    /// Why the transaction as a whole cannot go on here.
     error: Option<NextHopError>,
-    /// DATA has been written, and the answer is not there yet.
+    /// Whether DATA has been sent and not answered.
     data_said: bool,
     encoder: Option<Encoder>,
     said: SentEnvelope,
-    /// Whether the message was refused for somebody after the dot.
+    /// Whether the message was refused for a recipient after its end.
     refused: bool,
 }
 
-/// What was said in this transaction: a refusal may repeat any of it, and none of it is the server's own wording.
+/// Texts that were sent in this transaction: a refusal may repeat any of them, and they are not the server's own
+/// wording.
 #[derive(Default)]
 struct SentEnvelope {
     reverse_path: Option<ReversePath>,
@@ -114,24 +113,23 @@ impl Conversation {
         }
     }
 
-    /// What the next hop offers, and how it is called.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The same, for what is said before MAIL.
+    /// For commands before MAIL.
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
-    /// Whose mail it is, and for whom, as the client and we say it.
+    /// Records the texts that will be sent: sender, recipients and origin.
     pub(crate) fn says<'a>(&mut self, origin: &Origin, sender: &Sender, recipients: impl Iterator<Item = &'a Address>) {
         self.said.reverse_path = Some(sender.reverse_path.clone());
         (self.said.client, self.said.helo) = (origin.client, origin.helo.clone());
         self.said.recipients.extend(recipients.cloned());
     }
 
-    /// What a reply means at this step.
+    /// Interprets a reply at this step.
     fn read(&self, step: Step, reply: &Reply) -> Reading {
         if !reply.is_transient() && !reply.is_permanent() {
             return read(step, reply, &Transaction::default());
@@ -143,46 +141,46 @@ impl Conversation {
         read(step, reply, &Transaction { said: &said, name, client: self.said.client, ours })
     }
 
-    /// A wait is cut short: whether what was sent seems to get lost on the way.
+    /// The caller stops waiting: whether output seems to be lost on the path.
     pub(crate) fn look(&mut self) -> Option<BlackHole> {
         self.connection.look().map(|(hole, _)| hole)
     }
 
-    /// The connection, for whatever comes next.
+    /// Returns the connection.
     pub(crate) fn into_connection(self) -> Connection {
         self.connection
     }
 
-    /// Whose RCPT was accepted.
+    /// Recipients that were accepted.
     pub(crate) fn accepted(&self) -> &[usize] {
         &self.accepted
     }
 
-    /// Refuses recipients ourselves.
+    /// Refuses recipients with a reply of ours.
     pub(crate) fn refuse(&mut self, recipients: impl Iterator<Item = usize>, reply: &Reply) {
         self.outcomes.extend(recipients.map(|at| (at, Outcome::ours(Class::Refused, reply.clone()))));
     }
 
-    /// What recipients were told since this was asked last.
+    /// Outcomes since the last call.
     pub(crate) fn take_outcomes(&mut self) -> Vec<(usize, Outcome)> {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// What keeps the transaction from going on here, if something does; asked once.
+    /// Why the transaction cannot go on here, if it cannot; returned once.
     pub(crate) fn error(&mut self) -> Option<NextHopError> {
         self.error.take()
     }
 
-    /// Whether what it offers still holds: a connection that lay idle is asked. A next hop that was started anew meanwhile may
-    /// offer more, and a refusal of ours would be wrong.
+    /// Whether the extensions it offers are still valid; asks on a connection that was idle. A next hop that was
+    /// restarted may offer more, and a refusal of ours would be wrong.
     pub(crate) async fn stands(&mut self) -> bool {
         self.connection.history != History::Reused || self.reset().await == Reuse::Ready
     }
 
-    /// MAIL and the first RCPTs, lines with their CRLF.
+    /// Sends MAIL and the first RCPTs, which are lines with CRLF.
     ///
     /// # Errors
-    /// The transaction is over. Everybody has been told, but for [`Reuse::Unused`] and [`Reuse::Worn`].
+    /// The transaction is over. All recipients have an outcome, except after [`Reuse::Unused`] and [`Reuse::Worn`].
     pub(crate) async fn envelope(&mut self, mail: &str, rcpts: &[(usize, String)], early: Early) -> Result<(), Reuse> {
         self.connection.queue(mail.as_bytes());
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));
@@ -197,10 +195,10 @@ impl Conversation {
         self.rcpts(rcpts, if pipelining { Buffered::Already } else { Buffered::NotYet }).await
     }
 
-    /// Further RCPTs.
+    /// Sends further RCPTs.
     ///
     /// # Errors
-    /// The transaction is over, and everybody has been told.
+    /// The transaction is over, and all recipients have an outcome.
     pub(crate) async fn more(&mut self, rcpts: &[(usize, String)]) -> Result<(), Reuse> {
         self.asked.extend(rcpts.iter().map(|(at, _)| *at));
         self.rcpts(rcpts, Buffered::NotYet).await
@@ -255,7 +253,7 @@ impl Conversation {
                 }
             }
         }
-        // The replies to what was pipelined behind it say nothing new, but they have to be read.
+        // The replies to pipelined commands after it have no further information, but have to be read.
         let behind = std::mem::take(&mut self.asked).len();
         if !self.connection.offers.pipelining {
             return Err(Reuse::Ready);
@@ -287,7 +285,7 @@ impl Conversation {
                 return Err(Reuse::Worn);
             }
             if reply.code == 421 || reading.meaning == Meaning::OutOfStep {
-                // The recipients before it have no message yet, those behind it no answer.
+                // The recipients before it have no message yet, those after it no reply.
                 self.end_by(NextHopError::said(&self.connection, Step::Rcpt, &reply, reading));
                 return Err(Reuse::Closed);
             }
@@ -303,8 +301,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// The next hop thinks too long about a recipient: that is his alone. The others go on over a new connection, for over
-    /// this one his answer may still come.
+    /// The next hop has not answered one recipient's RCPT in time: only that recipient fails. The others continue on a
+    /// new connection, since the reply may still come on this one.
     fn late(&mut self, broken: &Broken) -> Reuse {
         let error = NextHopError::broken(&self.connection, broken, Step::Rcpt);
         let his = self.asked.pop_front();
@@ -314,7 +312,7 @@ impl Conversation {
         Reuse::Worn
     }
 
-    /// What a reply to RCPT that is not a yes comes to.
+    /// The outcome of a RCPT that was not accepted.
     fn rcpt_refused(&mut self, reply: Reply, reading: Reading) -> Outcome {
         let (next_hop, row) = (&self.connection.next_hop, reading.row.name);
         match reading.meaning {
@@ -339,11 +337,12 @@ impl Conversation {
         }
     }
 
-    /// Ends the transaction without a message: nobody is left to send it to, or the client has gone away.
+    /// Ends the transaction without a message: no recipient is left, or the client has gone.
     pub(crate) async fn give_up(&mut self) -> Reuse {
         if std::mem::take(&mut self.data_said) {
             match self.reply().await {
-                // RFC 2920 3.1: it wants a message for nobody and gets an empty one, which is no state to go on from.
+                // RFC 2920 3.1: after a pipelined DATA it waits for a message, and gets an empty one; the connection
+                // cannot be used after that.
                 Ok(reply) if reply.code == 354 => {
                     self.connection.queue(b".\r\n");
                     let _ = self.reply().await;
@@ -364,12 +363,12 @@ impl Conversation {
         }
     }
 
-    /// A reply too many would answer the next message's commands.
+    /// An unread reply would be taken for that to the next message's commands.
     fn in_step(&self) -> Reuse {
         if self.connection.is_in_step() { Reuse::Ready } else { Reuse::Closed }
     }
 
-    /// Everybody without an answer; from now on they have one.
+    /// The recipients without an outcome, which is given to them now.
     fn unanswered(&mut self) -> Vec<usize> {
         self.asked.iter().copied().chain(std::mem::take(&mut self.accepted)).collect()
     }
@@ -378,7 +377,7 @@ impl Conversation {
         self.outcomes.extend(recipients.iter().map(|at| (*at, outcome.clone())));
     }
 
-    /// Nobody without an answer can be helped here.
+    /// Gives recipients without an outcome this error.
     fn end_by(&mut self, error: NextHopError) {
         let all = self.unanswered();
         self.record(&all, &error.outcome());
@@ -391,7 +390,7 @@ impl Conversation {
     }
 }
 
-/// Whether lines are in the connection's buffer.
+/// Whether the lines are in the connection's buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Buffered {
     Already,

@@ -1,6 +1,7 @@
-//! A next hop visited without mail, for `fingerpost check --connect`: all that comes before MAIL, as for mail, then QUIT.
+//! Connects to a next hop without mail, for `fingerpost check --connect`: everything before MAIL as for mail, then
+//! QUIT.
 //!
-//! Nothing of it counts for a next hop's health, and no connection stays in the pool.
+//! It has no effect on the next hop's health, and leaves no connection in the pool.
 
 use std::sync::Arc;
 
@@ -15,52 +16,49 @@ use crate::smtp::domain::Domain;
 use crate::time::UnixTime;
 use crate::tls::accept;
 
-/// A next hop that would take mail now.
+/// A next hop that would accept mail now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
     /// `name[address]:port`, or `unix:PATH`.
     pub next_hop: Arc<str>,
-    /// How it would go there.
     pub security: Security,
 }
 
-/// How mail goes to a next hop.
+/// Whether the connection to a next hop is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Security {
-    /// In clear: the connector asks for nothing else, or the next hop offers nothing else.
+    /// No: the connector does not ask for it, or the next hop does not offer it.
     Clear,
-    /// In clear, though it offers STARTTLS: this is why.
+    /// No, although it offers STARTTLS, for this reason.
     Failed(String),
-    /// Encrypted; until when its certificate is good, where that can be read.
+    /// Yes; until when its certificate is valid, if that can be read.
     Encrypted(Option<UnixTime>),
 }
 
-/// Why a next hop would take no mail now.
+/// Why a next hop would accept no mail now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hindrance {
-    /// What has to be looked at.
     pub about: About,
-    /// What happened.
     pub why: String,
 }
 
-/// What keeps mail from a next hop, as far as the cure depends on it.
+/// The kind of fault, which determines the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// It is ourselves, or says our name (DESIGN section 6, rule 2).
+    /// It is this server, or greets with our name (DESIGN section 6, rule 2).
     Ourselves,
-    /// Its name leads nowhere.
+    /// Its name has no address.
     Name,
     /// STARTTLS, or the certificate.
     Security,
     /// AUTH.
     Login,
-    /// It is not there, or does not want us.
+    /// It does not answer, or refuses us.
     Answer,
 }
 
 impl Hindrance {
-    /// With this next hop, whose name need not be said.
+    /// Without the next hop's name, which is shown separately.
     fn at(hop: &NextHop, error: NextHopError) -> Self {
         let hindrance = Self::from(error);
         let why = hindrance.why.strip_prefix(&format!("{}: ", hop.name())).map(str::to_owned);
@@ -82,7 +80,7 @@ impl From<NextHopError> for Hindrance {
 }
 
 impl Outbound {
-    /// Visits each next hop that these settings name; `ehlo` is our host name.
+    /// Tries each next hop in these settings; `ehlo` is our host name.
     pub async fn dry_run(
         &self,
         ehlo: &Domain,
@@ -129,7 +127,7 @@ async fn look(out: &WayOut, hop: &NextHop, connection: Connection) -> Ready {
     Ready { next_hop, security }
 }
 
-/// Asks once more, and insists.
+/// Tries again with TLS required, to get the reason.
 async fn why_in_clear(out: &WayOut, hop: &NextHop) -> String {
     let known = &*out.terms.smtp;
     let tls = SendTls { mode: SendTlsMode::Required, ..known.tls.clone() };

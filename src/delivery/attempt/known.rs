@@ -1,6 +1,6 @@
-//! Which addresses a connector's next hops have, as far as is known without asking DNS.
+//! The known addresses of a connector's next hops, without a DNS lookup.
 //!
-//! A session asks at each RCPT whether its client is one of them (DESIGN section 6, rule 2).
+//! A session checks at each RCPT whether its client is one of them (DESIGN section 6, rule 2).
 
 use std::net::IpAddr;
 
@@ -9,8 +9,8 @@ use crate::config::{Host, SmtpOut};
 use crate::delivery::dns::Exchanges;
 
 impl Outbound {
-    /// The addresses that the names of these smart hosts, or of their MX, stood for when they were last looked up.
-    /// Smart hosts that are written as addresses are not among them.
+    /// The addresses of these smart hosts' names, or of their MX, by the last lookup. Smart hosts that are configured
+    /// as addresses are not included.
     #[must_use]
     pub fn known_addresses(&self, smtp: &SmtpOut) -> Vec<IpAddr> {
         let (dns, servers) = (&self.shared.dns, &smtp.dns_servers[..]);

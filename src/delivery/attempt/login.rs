@@ -11,10 +11,10 @@ use crate::delivery::refusal::Step;
 use crate::delivery::refusal::read::Reading;
 use crate::smtp::reply::Reply;
 
-/// Authenticates, or says why not.
+/// Authenticates.
 ///
 /// # Errors
-/// [`NextHopError`] with the next hop: without authentication nothing is sent to it.
+/// [`NextHopError`]: without authentication nothing is sent to the next hop.
 pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -> Result<(), NextHopError> {
     let failed = |connection: &Connection, text: &str| {
         NextHopError::at(&connection.next_hop, NO_SECURITY, text).at_step(Step::Auth).alerting()
@@ -53,7 +53,7 @@ pub(super) async fn authenticate(connection: &mut Connection, auth: &SendAuth) -
     if last.code == 235 { Ok(()) } else { Err(out_of_step(connection, &last)) }
 }
 
-/// Says a line that is answered by 334.
+/// Sends a line that is to be answered by 334.
 async fn challenge(connection: &mut Connection, line: &str) -> Result<(), NextHopError> {
     let reply = expect(connection, Step::Auth, Say::Line(line)).await?;
     if reply.code == 334 { Ok(()) } else { Err(out_of_step(connection, &reply)) }

@@ -1,6 +1,7 @@
-//! How a message can be sent within what a next hop offers, or why it cannot (DESIGN section 7, "Parameters"). Pure.
+//! Decides how a message is sent with the extensions that a next hop offers, or why it cannot (DESIGN section 7,
+//! "Parameters"). Pure.
 //!
-//! `checkout` asks before it says MAIL. What does not fit is refused for good, with replies of ours.
+//! `checkout` calls it before MAIL. What the next hop cannot take is refused for good, with replies of ours.
 
 use std::borrow::Cow;
 
@@ -13,7 +14,7 @@ use crate::smtp::envelope::{Body, Sender};
 use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::entry::Content;
 
-/// RFC 1870 6.1, for a next hop that says so in EHLO.
+/// RFC 1870 6.1: by the SIZE in its reply to EHLO.
 pub(super) const TOO_LARGE: Reply = Reply::fixed(552, Enhanced(5, 3, 4), "message too large for the next hop");
 /// `bare_lf = "refuse"` (RFC 3463 3.7, X.6.1: media not supported).
 pub(super) const BARE_LF: Reply =
@@ -28,23 +29,23 @@ pub(super) const NON_ASCII_ADDRESS: Reply =
 pub(super) const NON_ASCII_HEADER: Reply =
     Reply::fixed(554, Enhanced(5, 6, 9), "the next hop does not offer SMTPUTF8, which the header section needs");
 
-/// How the content goes.
+/// How the content is transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyTransfer {
     Data(Lines),
-    /// One `BDAT n LAST` (RFC 3030): content with bare CR or LF.
+    /// One `BDAT n LAST` (RFC 3030), for content with bare CR or LF.
     Bdat,
 }
 
-/// What the content is: as announced, or as it is.
+/// BODY: as the client announced it, or as the content is.
 pub(super) fn body(sender: &Sender, content: &Content) -> Body {
     if content.eight_bit { Body::EightBitMime } else { sender.body }
 }
 
-/// MAIL, for content in `body` of so many bytes if that is known.
+/// MAIL's parameters, for content with this `body` and size; `None`: the size is unknown.
 ///
 /// # Errors
-/// The branch's final reply.
+/// The refusal of the branch.
 pub(super) fn envelope(
     sender: &Sender,
     bytes: Option<u64>,
@@ -65,10 +66,10 @@ pub(super) fn envelope(
     Ok((reverse_path.into_owned(), mail))
 }
 
-/// How the content goes, `bytes` of it with what we put before it.
+/// How content of `bytes`, including our fields, is transferred.
 ///
 /// # Errors
-/// The branch's final reply.
+/// The refusal of the branch.
 pub(super) fn content_way(
     sender: &Sender,
     content: &Content,
@@ -87,23 +88,23 @@ pub(super) fn content_way(
     if content.eight_bit && !offers.eight_bit_mime && settings.eight_bit == EightBit::Refuse {
         return Err(EIGHT_BIT);
     }
-    // A header section that is not ASCII and never was announced by SMTPUTF8 goes on as it came, as 8-bit content
-    // does (`eight_bit`): next hops have always taken it.
+    // A header section that is not ASCII and was not announced by SMTPUTF8 is sent unchanged, as 8-bit content is
+    // (`eight_bit`): next hops have always accepted it.
     if sender.smtputf8 && !offers.smtputf8 && !content.ascii_header {
         return Err(NON_ASCII_HEADER);
     }
     Ok(way)
 }
 
-/// Whether the next hop says in EHLO that it takes no message of this size.
+/// Whether the message exceeds the SIZE that the next hop offers.
 pub(super) fn too_large(bytes: u64, offers: &Offers) -> bool {
     matches!(offers.size, Size::Limit(limit) if bytes > limit)
 }
 
-/// The forward-path as it goes on the wire.
+/// The forward-path that is sent.
 ///
 /// # Errors
-/// The recipient's final reply.
+/// The refusal of the recipient.
 pub(super) fn recipient<'a>(rcpt_to: &'a Address, offers: &Offers) -> Result<Cow<'a, str>, Reply> {
     if offers.smtputf8 { Ok(rcpt_to.as_str().into()) } else { commands::ascii(rcpt_to).ok_or(NON_ASCII_ADDRESS) }
 }
@@ -156,7 +157,7 @@ mod tests {
         Sender { reverse_path, size: None, body: Body::SevenBit, smtputf8: false, ret: None, envid: None }
     }
 
-    /// How a message is sent to such a next hop.
+    /// A message's parameters and transfer.
     struct Negotiated {
         way: BodyTransfer,
         mail: MailParameters,

@@ -1,4 +1,5 @@
-//! Why a next hop could not be used: what the queue shows, who is told, and whether its other mail is held up too.
+//! Why a next hop could not be used: the reply for the queue, whether to raise an alert, and whether other mail for it
+//! has to wait too.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 pub(super) const NO_ANSWER: Enhanced = Enhanced(4, 4, 1);
 /// X.4.2: bad connection.
 pub(super) const BAD_CONNECTION: Enhanced = Enhanced(4, 4, 2);
-/// X.4.3: directory server failure; DNS here.
+/// X.4.3: directory server failure; here DNS.
 pub(super) const NO_DNS: Enhanced = Enhanced(4, 4, 3);
 /// X.4.6: routing loop.
 pub(super) const LOOP: Enhanced = Enhanced(4, 4, 6);
@@ -25,57 +26,57 @@ pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 /// What is in error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The host: no connection could be made ready for MAIL. It counts as a failure of the host.
+    /// The host: no connection became ready for MAIL. It counts as a failure of the host.
     Host,
-    /// The host takes no more connections, or messages, for now. It is well.
+    /// The host accepts no more connections, or messages, for now. It is healthy.
     Crowded,
-    /// Perhaps the host: a connection that stood ended out of order. The host is tested.
+    /// Possibly the host: an established connection broke. The host is tested.
     Suspect,
-    /// This message there; the host is well.
+    /// This message only; the host is healthy.
     Message,
-    /// Nobody there: the wait was ours, or ended for another reason.
+    /// Not the host: the wait was for us, or ended for another reason.
     Ours,
 }
 
 /// Why a next hop could not be used; the next one is tried.
 #[derive(Debug, Clone)]
 pub(crate) struct NextHopError {
-    /// Which next hop; empty if none was reached.
+    /// Empty if none was reached.
     pub next_hop: Arc<str>,
-    /// What the queue shows: always 4xx.
+    /// For the queue: always 4xx.
     pub reply: Reply,
     /// What is in error.
     pub scope: Scope,
-    /// Whether somebody has to look at it.
+    /// Whether an operator has to look at it.
     pub alert: Alert,
-    /// What it came of, where a word was exchanged.
+    /// The step at which it happened; `None`: before the greeting.
     pub step: Option<Step>,
-    /// The row of the table of refusals, where it is a refusal.
+    /// The row of the table of refusals, if it is a refusal.
     pub row: Option<&'static Row>,
 }
 
 impl NextHopError {
-    /// With the host, before a word was exchanged.
+    /// The host could not be reached.
     #[must_use]
     pub(super) fn unreached(enhanced: Enhanced, text: String) -> Self {
         let reply = Reply { code: 451, enhanced: Some(enhanced), text: text.into() };
         Self { next_hop: "".into(), reply, scope: Scope::Host, alert: Alert::No, step: None, row: None }
     }
 
-    /// With a next hop that was reached.
+    /// At a next hop that was reached.
     #[must_use]
     pub(super) fn at(next_hop: &Arc<str>, enhanced: Enhanced, text: &str) -> Self {
         let unreached = Self::unreached(enhanced, format!("{next_hop}: {text}"));
         Self { next_hop: next_hop.clone(), ..unreached }
     }
 
-    /// The same, and somebody has to look at it.
+    /// The same with an alert.
     #[must_use]
     pub(super) fn alerting(self) -> Self {
         Self { alert: Alert::Yes, ..self }
     }
 
-    /// The same, and what it came of.
+    /// The same with the step.
     #[must_use]
     pub(super) fn at_step(self, step: Step) -> Self {
         Self { step: Some(step), ..self }
@@ -90,7 +91,7 @@ impl NextHopError {
         };
         let scope = match (step, broken) {
             _ if is_before_mail(step) => Scope::Host,
-            // A server may think long about a recipient (Exchange's tarpit): that is no sign of illness.
+            // A server may delay its reply about a recipient (Exchange's tarpit): that does not make it unhealthy.
             (Step::Rcpt, Broken::TimedOut(_)) => Scope::Message,
             _ => Scope::Suspect,
         };
@@ -98,8 +99,8 @@ impl NextHopError {
         Self { scope, ..error }
     }
 
-    /// A reply that says nothing of sender or recipient, after the table in `refusal`. The queue shows it under its own
-    /// words, as a 4xx whatever it was.
+    /// A reply that concerns neither sender nor recipient, by the table in `refusal`. The queue shows its text, always
+    /// as a 4xx.
     #[must_use]
     pub(super) fn said(connection: &Connection, step: Step, reply: &Reply, reading: Reading) -> Self {
         let enhanced = reply.enhanced.filter(|_| !reply.is_positive());
@@ -113,7 +114,7 @@ impl NextHopError {
             _ if reading.row.subject == Subject::Relaying => Scope::Message,
             Meaning::AboutUs | Meaning::OutOfStep => Scope::Suspect,
             _ if reply.code == 421 => Scope::Suspect,
-            // Others' mail may well be understood.
+            // Other messages may be accepted.
             _ => Scope::Message,
         };
         let alert = match reading.meaning {
@@ -124,19 +125,19 @@ impl NextHopError {
         Self { scope, alert, row: Some(reading.row), ..error.at_step(step) }
     }
 
-    /// Whether it was said to one recipient, and the transaction goes on.
+    /// Whether it concerns one recipient, and the transaction goes on.
     #[must_use]
     pub(crate) fn is_about_a_recipient(&self) -> bool {
         self.step == Some(Step::Rcpt) && self.scope == Scope::Message
     }
 
-    /// With ourselves: no next hop is to blame.
+    /// Caused by us: no next hop is to blame.
     #[must_use]
     pub(super) fn ours(text: String) -> Self {
         Self { scope: Scope::Ours, ..Self::unreached(NO_ANSWER, text) }
     }
 
-    /// For a recipient that no next hop takes because of it.
+    /// The outcome for a recipient that no next hop accepted because of it.
     #[must_use]
     pub(crate) fn outcome(&self) -> Outcome {
         let outcome = Outcome::said(Class::Unreachable, self.reply.clone(), &self.next_hop);
@@ -144,7 +145,7 @@ impl NextHopError {
     }
 }
 
-/// Whether no transaction has begun yet.
+/// Whether the step comes before a transaction.
 fn is_before_mail(step: Step) -> bool {
     matches!(step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth)
 }

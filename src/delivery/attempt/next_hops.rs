@@ -1,7 +1,7 @@
-//! Which next hops a branch can go to, in order: smart hosts, their MX, or the recipient domain's MX (RFC 5321 5.1).
+//! Lists a branch's next hops in order: smart hosts, their MX, or the recipient domain's MX (RFC 5321 5.1).
 //!
-//! Smart hosts come as they are written, or in turn (`select`). What `health` knows to be down comes last, whatever
-//! the order.
+//! Smart hosts come in the order of the configuration, or in turn (`select`). Those that are down by `health` come
+//! last.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,24 +16,23 @@ use crate::delivery::health::{Key, Standing};
 use crate::report::not_sent::{NOT_TO_LITERALS, NOT_TO_PRIVATE};
 use crate::smtp::reply::{NO_MAIL_SERVER, NO_SUCH_DOMAIN, NULL_MX, Reply};
 
-/// So many of a domain's mail servers are looked at for a report.
+/// The most mail servers of a domain that are considered for a report.
 const MOST_FOR_A_REPORT: usize = 10;
 
-/// One next hop: what health and pool know it by.
+/// One next hop, as health and pool identify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NextHop {
-    /// A name, after MX, or an address.
+    /// A name, after the MX lookup, or an address.
     pub at: SmartHost,
-    /// Whose `next_hop_up` it is; `None` for a recipient domain's MX.
+    /// The label of its `next_hop_up`; `None` for a recipient domain's MX.
     pub label: Option<Arc<str>>,
 }
 
-/// Why there is no next hop.
 #[derive(Debug, Clone)]
 pub(super) enum NoHop {
-    /// The recipients' final reply.
+    /// The refusal of the recipients.
     Refused(Reply),
-    /// For now.
+    /// Temporarily.
     NextHopError(NextHopError),
 }
 
@@ -47,7 +46,7 @@ impl NextHop {
         }
     }
 
-    /// `name[address]:port`, as reports and logs have it.
+    /// `name[address]:port`, as in reports and logs.
     pub(super) fn at(&self, address: IpAddr) -> String {
         match &self.at.host {
             Host::Address(_) | Host::Unix(_) => format!("[{address}]:{}", self.at.port),
@@ -55,7 +54,7 @@ impl NextHop {
         }
     }
 
-    /// What its certificate is checked for.
+    /// The name that its certificate must have.
     pub(super) fn certificate_name(&self) -> String {
         match &self.at.host {
             Host::Address(address) => address.to_string(),
@@ -69,7 +68,7 @@ impl NextHop {
     }
 }
 
-/// How many branches have asked for next hops: whose turn it is.
+/// Counters for taking turns.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     connectors: Mutex<HashMap<Arc<str>, usize>>,
@@ -94,7 +93,7 @@ impl Turns {
     }
 }
 
-/// All next hops in order: those that failed lately come last.
+/// All next hops in order; those that failed lately come last.
 pub(super) async fn hops(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     let smtp = &out.terms.smtp;
     if out.reach != Reach::Anywhere && out.next_hop_domain.as_ip().is_some() {
@@ -116,9 +115,8 @@ pub(super) async fn hops(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     Ok(in_order(hops, turn, |hop| matches!(out.shared.health.standing(&hop.key(connector)), Standing::Down(_))))
 }
 
-/// Those that are down behind all others. With `turn` the smart hosts that have a next hop left are begun with in
-/// turn, so that those beside one that is down share its work evenly; the next hops of one smart host (its MX records)
-/// keep their order.
+/// Puts those that are down last. With `turn`, smart hosts with an available next hop take turns, so that they share
+/// the load of one that is down evenly; the next hops of one smart host (its MX records) keep their order.
 fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool) -> Vec<NextHop> {
     let (down, up): (Vec<_>, Vec<_>) = hops.into_iter().partition(is_down);
     let mut smart_hosts: Vec<Vec<NextHop>> = Vec::new();
@@ -135,7 +133,7 @@ fn in_order(hops: Vec<NextHop>, turn: usize, is_down: impl Fn(&NextHop) -> bool)
     smart_hosts.into_iter().flatten().chain(down).collect()
 }
 
-/// The next hops that the connector names.
+/// The next hops of the connector's smart hosts.
 pub(super) async fn smart_hosts(out: &WayOut) -> Result<Vec<NextHop>, NextHopError> {
     let smtp = &out.terms.smtp;
     let mut hops = Vec::new();
@@ -199,7 +197,7 @@ async fn recipients_mx(out: &WayOut) -> Result<Vec<NextHop>, NoHop> {
     }
 }
 
-/// Those that have an address which the branch may go to, as far as DNS says now; none: it may go to none of them.
+/// Those with an address that the branch may connect to, by a DNS lookup; empty: there is none.
 async fn reachable(out: &WayOut, mut hops: Vec<NextHop>) -> Result<Vec<NextHop>, NoHop> {
     if out.reach == Reach::Anywhere {
         return Ok(hops);
@@ -210,7 +208,7 @@ async fn reachable(out: &WayOut, mut hops: Vec<NextHop>) -> Result<Vec<NextHop>,
         let Host::Name(name) = &hop.at.host else { continue };
         let known = out.shared.dns.addresses(&out.terms.smtp.dns_servers, name).await;
         let may = |ip: &IpAddr| out.may_reach(SocketAddr::new(*ip, hop.at.port));
-        // Where DNS does not say, the attempt will.
+        // If the lookup fails, the attempt will decide.
         if known.is_ok_and(|addresses| !addresses.iter().any(may)) {
             tracing::info!(host = name, "a mail server that no report may go to: its address is private, or ours");
         } else {
@@ -220,7 +218,8 @@ async fn reachable(out: &WayOut, mut hops: Vec<NextHop>) -> Result<Vec<NextHop>,
     if reachable.is_empty() { Err(NoHop::Refused(NOT_TO_PRIVATE)) } else { Ok(reachable) }
 }
 
-/// The exchanges before ourselves; none: mail for the domain would come back to us.
+/// The exchanges that are preferred to ourselves; an error if there is none, because mail for the domain would come
+/// back to us.
 fn ours_removed(out: &WayOut, domain: &str, hosts: &[(u16, String)]) -> Result<Vec<String>, NextHopError> {
     let names = before_us(hosts, out.terms.ehlo.as_str(), out.shared.turns.exchanges());
     if names.is_empty() {

@@ -1,7 +1,7 @@
 //! From a next hop's name to a connection that is ready for MAIL: connect, greeting, EHLO or LHLO, STARTTLS, AUTH.
 //!
-//! Whatever goes wrong here is [`NextHopError`] with the next hop, never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1,
-//! RFC 2033 4.1, RFC 3207, RFC 4954.
+//! Any failure is a [`NextHopError`], never a refusal of the mail. RFC 5321 3.1, 3.2 and 5.1, RFC 2033 4.1, RFC 3207,
+//! RFC 4954.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -23,14 +23,14 @@ use crate::smtp::client::offers::Offers;
 use crate::smtp::reply::Reply;
 use crate::tls::connect::server_name;
 
-/// Addresses of one name that are tried; RFC 5321 5.1 asks for two at least.
+/// The most addresses of one name that are tried; RFC 5321 5.1 asks for at least two.
 const MAX_ADDRESSES: usize = 10;
 
 /// Why an address gave no connection.
 enum Failure {
-    /// Another address may.
+    /// Another address may work.
     NextHopError(NextHopError),
-    /// The handshake failed: in clear it may work.
+    /// The TLS handshake failed: without TLS it may work.
     Handshake(NextHopError),
 }
 
@@ -40,7 +40,7 @@ impl From<NextHopError> for Failure {
     }
 }
 
-/// Whether STARTTLS is said.
+/// Whether STARTTLS is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Encrypt {
     AsOffered,
@@ -83,11 +83,11 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
     let until = Instant::now() + out.waits.connect;
     for (at, ip) in addresses.iter().enumerate() {
         let address = SocketAddr::new(*ip, hop.at.port);
-        // A first address that is dead leaves time for the others.
+        // Each address gets a share of the time, so that one that does not answer leaves time for the others.
         let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         let share = until.saturating_duration_since(Instant::now()) / left;
         let mut opened = ready(out, hop, (address, share), Encrypt::AsOffered).await;
-        // RFC 7435: without authentication clear text is no worse than TLS that cannot be had.
+        // RFC 7435: without authentication, clear text is no worse than failing TLS.
         let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();
         if let Err(Failure::Handshake(error)) = &opened
             && clear_will_do
@@ -137,22 +137,23 @@ async fn over_socket(out: &WayOut, hop: &NextHop, path: &Path) -> Result<Connect
     let mut connection = Connection::new(Stream::Unix(socket), next_hop, out.terms.clone(), watch(out));
     connection.silence = Some(silence(out, hop));
     connection.patience = out.waits.connect.max(out.waits.greeting);
-    // What leaves no machine needs no TLS; `required` does not load for a socket.
+    // A connection within the machine needs no TLS; `required` is refused for a socket when the configuration is
+    // loaded.
     greeted(out, hop, connection, Encrypt::No).await
 }
 
-/// Looks for path MTU black holes.
+/// Watches for a path MTU black hole.
 fn watch(out: &WayOut) -> Watch {
     let holes = out.shared.metrics.path_mtu_black_holes.with_label_values(&[&*out.connector.name]);
     Watch::new(out.connector.name.clone(), holes)
 }
 
-/// Whether it answers is noted there.
+/// Records how fast it answers.
 fn silence(out: &WayOut, hop: &NextHop) -> OfHost {
     out.shared.silence.of(&hop.key(&out.connector.name), out.connector.max_connections)
 }
 
-/// All that comes before MAIL.
+/// Everything before MAIL.
 async fn greeted(
     out: &WayOut,
     hop: &NextHop,
@@ -184,7 +185,7 @@ async fn connect(
     }
 }
 
-/// RFC 5321 3.1; DESIGN section 6, rule 2: a next hop that greets with our own name is ourselves.
+/// RFC 5321 3.1; DESIGN section 6, rule 2: a next hop that greets with our own name is this server.
 async fn greeting(out: &WayOut, connection: &mut Connection) -> Result<(), NextHopError> {
     let reply = expect(connection, Step::Greeting, Say::Nothing).await?;
     let name = reply.text.split_ascii_whitespace().next().unwrap_or_default();
@@ -196,7 +197,7 @@ async fn greeting(out: &WayOut, connection: &mut Connection) -> Result<(), NextH
     Ok(())
 }
 
-/// EHLO, and HELO once where EHLO is refused for good (RFC 5321 3.2). LMTP has only LHLO (RFC 2033 4.1).
+/// EHLO, or HELO if EHLO is refused for good (RFC 5321 3.2). LMTP has LHLO only (RFC 2033 4.1).
 async fn hello(out: &WayOut, connection: &mut Connection) -> Result<(), NextHopError> {
     let (ehlo, speaks) = (&out.terms.ehlo, out.terms.smtp.speaks);
     let said = connection.command(&format!("{} {ehlo}", speaks.hello())).await;
@@ -232,8 +233,8 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
     let name = server_name(tls, &hop.certificate_name()).map_err(|error| bad(error.to_string()).alerting())?;
     match expect(&mut connection, Step::StartTls, Say::Line("STARTTLS")).await {
         Ok(_) => {}
-        // It said no (a row was read), and goes on in clear as with a client that never asked (RFC 3207 4). One that is silent
-        // may still say yes.
+        // It refused STARTTLS (a row was found) and continues without TLS (RFC 3207 4). Without a reply yet it might
+        // still accept.
         Err(error) if tls.mode == SendTlsMode::Opportunistic && error.row.is_some() && connection.is_quiet() => {
             return Ok(connection);
         }
@@ -249,20 +250,20 @@ async fn encrypted(out: &WayOut, hop: &NextHop, mut connection: Connection) -> R
 
 fn handshake_failed(next_hop: &Arc<str>, broken: &Broken) -> NextHopError {
     let error = NextHopError::at(next_hop, BAD_SECURITY, &format!("the TLS handshake failed: {broken}"));
-    // A certificate that does not verify will not heal by itself.
+    // An invalid certificate does not become valid by itself.
     if matches!(broken, Broken::Io(error) if error.kind() == std::io::ErrorKind::InvalidData) {
         return error.alerting();
     }
     error
 }
 
-/// What is said before a reply is expected.
+/// What is sent before a reply is expected.
 pub(super) enum Say<'a> {
     Nothing,
     Line(&'a str),
 }
 
-/// Says something and wants a positive reply to it.
+/// Sends it and expects a positive reply.
 pub(super) async fn expect(connection: &mut Connection, step: Step, say: Say<'_>) -> Result<Reply, NextHopError> {
     let said = match say {
         Say::Nothing => connection.reply().await,
@@ -282,8 +283,8 @@ fn judge(connection: &Connection, step: Step, reply: &Reply) -> Result<(), NextH
     }
 }
 
-/// Whether we listen there ourselves. A listener on the wildcard address listens on every address of this machine,
-/// and only an address of this machine can be bound.
+/// Whether one of our listeners has this address. A listener on the wildcard address listens on every address of this
+/// machine, and only those can be bound.
 pub(super) fn is_own(listeners: &[SocketAddr], to: SocketAddr) -> bool {
     let ip = to.ip().to_canonical();
     listeners.iter().filter(|own| own.port() == to.port()).any(|own| {

@@ -1,9 +1,8 @@
-//! A mail server asked about one address, for directories of kind `call-ahead`: MAIL from nobody, RCPT, RSET, and never
-//! DATA.
+//! Asks a mail server about one address, for directories of kind `call-ahead`: MAIL with the null sender, RCPT, RSET,
+//! and never DATA.
 //!
-//! The connection is made as for mail and kept in the same pool. Nothing of it counts for a next hop's health: a server
-//! that is slow to say whom it does not know may well take mail for the others. Replies are read by the table in
-//! `refusal`.
+//! The connection is opened as for mail and kept in the same pool. It has no effect on the next hop's health: a server
+//! that delays refusals may still accept mail. Replies are interpreted by the table in `refusal`.
 
 use std::time::Duration;
 
@@ -23,12 +22,12 @@ use crate::smtp::address::Address;
 use crate::smtp::client::commands;
 use crate::smtp::reply::Reply;
 
-/// Bytes of a reply's words that are kept: they are remembered with every address.
+/// The most bytes of a reply's text that are remembered with each address.
 const MAX_WORDS: usize = 200;
-/// For the reply to RSET, when RCPT is answered.
+/// The time limit for the reply to RSET, after RCPT is answered.
 const RESET: Duration = Duration::from_secs(2);
 
-/// A smart host that is being asked. `Err`: another one may say more.
+/// A smart host that is being asked. `Err`: ask another one.
 type Asking<'a> = Attempt<'a, Heard, Heard>;
 
 impl Prober for Outbound {
@@ -38,8 +37,8 @@ impl Prober for Outbound {
 }
 
 impl Outbound {
-    /// Asks one smart host after another; the first that answers has said it. One whose share of the time is over is
-    /// waited for beside the next: it may keep back its answer about somebody whom it does not know.
+    /// Asks one smart host after another until one answers. If one exceeds its share of the time, the next is asked
+    /// concurrently: the first may be delaying a refusal.
     async fn ask(&self, server: &AskedServer, address: &Address, until: Until) -> Heard {
         let AskedServer { connector, ehlo } = server;
         let Protocol::Smtp(smtp) = &connector.protocol else {
@@ -75,7 +74,7 @@ fn failed(error: NextHopError) -> Heard {
     Heard::Failed(error.reply.text.into_owned())
 }
 
-/// Asks one of them. `Err`: it gave no answer.
+/// Asks one smart host. `Err`: it gave no answer.
 async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -> Result<Heard, Heard> {
     let key = hop.key(&out.connector.name);
     let (mut connection, path) = match timeout_at(until.asked, begin(out, hop, address)).await {
@@ -95,15 +94,15 @@ async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -
     }
 }
 
-/// How far it came.
+/// The result of the first step.
 enum Begun {
     /// RCPT may be answered now.
     Asked { connection: Box<Connection>, path: String },
-    /// There is nothing to wait for.
+    /// There is nothing more to wait for.
     Over(Heard),
 }
 
-/// Says it all, in one go where the server offers PIPELINING (RFC 2920), and reads what MAIL is answered.
+/// Sends all commands, pipelined if the server offers PIPELINING (RFC 2920), and reads the reply to MAIL.
 async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, NextHopError> {
     let key = hop.key(&out.connector.name);
     loop {
@@ -125,7 +124,7 @@ async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, 
             connection.queue(rcpt.as_bytes());
         }
         match connection.reply().await {
-            // It came from the pool and was dead already.
+            // It came from the pool and was closed already.
             Err(_) if connection.history == History::Reused => {}
             Err(broken) => return Err(NextHopError::broken(&connection, &broken, Step::Mail)),
             Ok(mail) => {
@@ -139,25 +138,25 @@ async fn begin(out: &WayOut, hop: &NextHop, address: &Address) -> Result<Begun, 
     }
 }
 
-/// What becomes of the connection.
+/// What happens to the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Keep,
     Close,
 }
 
-/// Reads what RCPT is answered, and RSET.
+/// Reads the replies to RCPT and RSET.
 async fn answer(connection: &mut Connection, path: &str, until: Instant) -> Result<(Heard, Then), Broken> {
-    // The limit that counts is the caller's.
+    // The caller's time limit is the effective one.
     let rcpt = connection.reply_within(until.saturating_duration_since(Instant::now()) + RESET).await?;
     let heard = at_rcpt(path, &rcpt);
-    // What was heard holds, whatever becomes of the connection.
+    // The answer is valid whatever happens to the connection.
     let reset = connection.reply_within(RESET).await.is_ok_and(|reply| reply.is_positive());
     let then = if reset && connection.is_in_step() { Then::Keep } else { Then::Close };
     Ok((heard, then))
 }
 
-/// What a reply to MAIL says of the question; `None`: it goes on.
+/// The result if MAIL is refused; `None`: it was accepted.
 fn at_mail(reply: &Reply) -> Option<Heard> {
     match read(Step::Mail, reply, &Transaction::default()).meaning {
         Meaning::Positive => None,
@@ -165,13 +164,13 @@ fn at_mail(reply: &Reply) -> Option<Heard> {
     }
 }
 
-/// What a reply to RCPT says of the recipient.
+/// The result from the reply to RCPT.
 fn at_rcpt(path: &str, reply: &Reply) -> Heard {
     let transaction = Transaction { said: &[path], ..Transaction::default() };
     match read(Step::Rcpt, reply, &transaction).meaning {
         Meaning::Positive => Heard::Accepted(words(reply)),
         Meaning::UnknownRecipient => Heard::Unknown,
-        // The recipient's mailbox may be full, or its sender unwelcome: that says nothing of others.
+        // The recipient's mailbox may be full, or its sender refused: others are not concerned.
         Meaning::RecipientRefused
         | Meaning::TooManyRecipients
         | Meaning::SenderRefused
@@ -185,7 +184,7 @@ fn at_rcpt(path: &str, reply: &Reply) -> Heard {
     }
 }
 
-/// What the server said, in one line that is not too long.
+/// The reply in one line, cut to the limit.
 fn words(reply: &Reply) -> String {
     let mut words = reply.to_string();
     words.truncate(words.floor_char_boundary(MAX_WORDS));

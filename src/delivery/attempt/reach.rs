@@ -1,8 +1,8 @@
-//! Where a report may go by MX: its domain is whatever the sender of a message claimed to be, so that its MX, and the
-//! addresses of that, are anybody's to choose.
+//! Limits the hosts to which a report may be sent by MX: its domain comes from a message's sender address, so strangers
+//! choose its MX and addresses.
 //!
-//! `next_hops` leaves out hosts without an address that it may go to; the address that is connected to, and that of a connection
-//! from the pool, is looked at again, for DNS may say something else each time it is asked.
+//! `next_hops` leaves out hosts without an allowed address; the address of each connection, new or from the pool, is
+//! checked again, because DNS may answer differently each time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::config::{AllowPrivate, Reports};
 use crate::delivery::health::Key;
 use crate::smtp::envelope::{Origin, Relay};
 
-/// Which hosts a branch may go to.
+/// Which hosts a branch may connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
-    /// Any: somebody wants to send mail there.
+    /// Any: a client sent mail there.
     #[default]
     Anywhere,
-    /// By MX any but ourselves; not to an address literal.
+    /// By MX any except ourselves; no address literal.
     NotUs,
-    /// By MX those with public addresses, but for ourselves; not to an address literal.
+    /// By MX those with public addresses, except ourselves; no address literal.
     Public,
 }
 
 impl Reach {
-    /// For mail from there.
+    /// For mail with this origin.
     #[must_use]
     pub fn of(origin: &Origin, reports: &Reports) -> Self {
         match (origin.relay, reports.allow_private) {
@@ -39,17 +39,18 @@ impl Reach {
 }
 
 impl WayOut {
-    /// The same for mail that may not go everywhere.
+    /// The same with limited hosts.
     pub(crate) fn within(self, reach: Reach) -> Self {
         Self { reach, ..self }
     }
 
-    /// The same for an attempt that has a place in the queue.
+    /// The same for an attempt that has a slot in the queue.
     pub(crate) fn in_place(self, place: Option<Arc<GivesPlace>>) -> Self {
         Self { place, ..self }
     }
 
-    /// Whether it may go to this address. Smart hosts, and their MX, are the operator's own word.
+    /// Whether it may connect to this address. Smart hosts, and their MX, are always allowed: the operator configured
+    /// them.
     pub(super) fn may_reach(&self, address: SocketAddr) -> bool {
         if self.reach == Reach::Anywhere || self.has_smart_hosts() {
             return true;
@@ -58,7 +59,7 @@ impl WayOut {
         allowed && !is_own(&self.shared.own_listeners(), address)
     }
 
-    /// A connection from the pool, if there is one that it may use: other mail may have gone where this may not.
+    /// A connection from the pool that it may use; other mail may have gone to hosts that are not allowed here.
     pub(super) fn take_pooled(&self, key: &Key) -> Option<Connection> {
         let connection = self.shared.pool.take(key, &self.terms)?;
         if self.reach == Reach::Anywhere || connection.peer().is_some_and(|peer| self.may_reach(peer)) {
@@ -70,8 +71,8 @@ impl WayOut {
     }
 }
 
-/// Whether an address is one of the Internet's: not loopback, private, link-local, multicast, unspecified, shared
-/// (CGNAT), or set apart for a use that is no host's (RFC 6890); whichever form of IPv6 an IPv4 address hides in.
+/// Whether an address is public: not loopback, private, link-local, multicast, unspecified, shared (CGNAT), or reserved
+/// (RFC 6890); also checks IPv4 addresses within IPv6 ones.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -104,8 +105,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     !set_apart
 }
 
-/// The IPv4 address that packets to this one end at: mapped, compatible (RFC 4291 2.5.5), translated (RFC 6052), 6to4 (RFC
-/// 3056) and Teredo (RFC 4380).
+/// The IPv4 address that packets to this one reach: mapped, compatible (RFC 4291 2.5.5), translated (RFC 6052), 6to4
+/// (RFC 3056) and Teredo (RFC 4380).
 fn hidden_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let at = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match address.segments() {

@@ -1,5 +1,5 @@
-//! A TCP connection to a next hop with the connector's options: they are set before it connects, because the handshake
-//! already depends on them.
+//! A TCP connection to a next hop with the connector's options, which are set before it connects because they affect
+//! the handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::net;
 /// Connects. The caller limits the time.
 ///
 /// # Errors
-/// As the system reports them.
+/// Those of the system.
 pub(super) async fn connect(smtp: &SmtpOut, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = smtp.source_address {

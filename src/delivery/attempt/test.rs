@@ -1,7 +1,7 @@
-//! A next hop tested: a new connection, EHLO, MAIL from nobody, RSET, and never a recipient.
+//! Tests a next hop: a new connection, EHLO, MAIL with the null sender, RSET, and never a recipient.
 //!
-//! A test is made where a connection ended out of order, and for a next hop that is down; one at a time for each host. Its
-//! failure is the host's; whatever it says to MAIL is an answer.
+//! A test follows a broken connection, and is made for a next hop that is down; one at a time for each host. A failure
+//! counts as the host's; any reply to MAIL is a success.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::delivery::refusal::Step;
 use crate::delivery::refusal::row::Row;
 
 impl WayOut {
-    /// Tests a next hop in the background, unless somebody does or has just done.
+    /// Tests a next hop in the background, unless a test is in progress or has just ended.
     pub(super) fn begin_test(&self, hop: &NextHop) {
         let Some(test) = self.shared.health.begin_test(&hop.key(&self.connector.name)) else { return };
         let (out, hop) = (self.clone(), hop.clone());
@@ -39,9 +39,9 @@ impl WayOut {
             {
                 return;
             }
-            // It is not the host that keeps a report from it.
+            // The failure is not the host's.
             Err(error) if error.scope == Scope::Ours => return,
-            // It lets nobody in, not even one.
+            // It accepts no connection at all.
             Err(error) => return self.note(hop, Some(&NextHopError { scope: Scope::Host, ..error })),
         };
         let failed = match connection.command("MAIL FROM:<>").await {
@@ -64,18 +64,18 @@ impl WayOut {
         }
     }
 
-    /// Says what is wrong where an operator looks.
+    /// Logs what is wrong.
     pub(super) fn log(&self, error: &NextHopError) {
         self.shared.alerts.log(&self.connector.name, error);
     }
 
-    /// A next hop refuses mail because we relay it: passed on, counted, and told with the cure.
+    /// A next hop refuses mail because we relay it: counts it, and logs it with the remedy.
     pub(super) fn relaying_fails(&self, row: &'static Row, outcome: &Outcome) {
         self.shared.metrics.relayed_mail_refused.with_label_values(&[&*self.connector.name]).inc();
         self.shared.alerts.tell_refusal(&self.connector.name, row, outcome);
     }
 
-    /// What a next hop has shown of its health: a connection ready for MAIL, or none.
+    /// Records a next hop's health: a connection became ready for MAIL, or failed.
     pub(super) fn note(&self, hop: &NextHop, error: Option<&NextHopError>) {
         let key = hop.key(&self.connector.name);
         match error {
@@ -97,7 +97,7 @@ impl WayOut {
         }
     }
 
-    /// Whether it makes sense to wait for a test of this next hop: after it, whether it is up.
+    /// Waits for a test of this next hop, if that makes sense; returns whether it is up.
     pub(super) async fn is_up_after_test(&self, hop: &NextHop, limit: Duration) -> bool {
         let key = hop.key(&self.connector.name);
         let _ = tokio::time::timeout(limit, self.shared.health.after_test(&key)).await;

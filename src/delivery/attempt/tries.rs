@@ -1,12 +1,12 @@
-//! How often the next hops of a connector were really tried: connected to, or looked up in vain. An attempt that is
-//! answered from what is remembered of them tells nothing new, and brings no message nearer to its end.
+//! Counts how often a connector's next hops were really tried: connected to, or their lookup failed. An attempt that
+//! ends at once because they are known to be down brings no message closer to its expiry.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Outbound, WayOut};
 
-/// How often, by connector, on top of a random number: what was seen before a restart is not taken for what is now.
+/// Counts by connector, plus a random number, so that a count from before a restart is not equal to a new one.
 #[derive(Debug)]
 pub(super) struct Tries(Mutex<HashMap<Arc<str>, u32>>, u32);
 
@@ -34,8 +34,8 @@ impl Tries {
 }
 
 impl Outbound {
-    /// A number that is another one after each time that a next hop of this connector was really tried. Zero: none was
-    /// yet, since we started.
+    /// A number that changes each time a next hop of this connector was really tried. Zero: none has been since the
+    /// start.
     #[must_use]
     pub fn tries(&self, connector: &str) -> u32 {
         self.shared.tries.of(connector)
@@ -43,7 +43,7 @@ impl Outbound {
 }
 
 impl WayOut {
-    /// A next hop was really tried, or could not be looked up.
+    /// A next hop was really tried, or its lookup failed.
     pub(super) fn tried(&self) {
         self.shared.tries.one_more(&self.connector.name);
     }

@@ -1,8 +1,8 @@
-//! The walk over a branch's next hops until a connection is ready for MAIL; the queue and cut-through go the same way.
+//! Tries a branch's next hops until a connection is ready for MAIL; used by the queue and cut-through.
 //!
-//! A connection from the pool is taken first. Where several hosts are up and the first does not greet, the next one is begun
-//! beside it ([`beside`]): the first that is ready is taken, a latecomer goes into the pool. Hosts that are full are waited
-//! for where no other is left; hosts that are down come last, and only by a test of theirs.
+//! A connection from the pool comes first. If several hosts are up and the first does not greet, the next one is tried
+//! concurrently ([`beside`]): the first that is ready is used, a later one goes into the pool. If all others have
+//! failed, hosts that are full are waited for; hosts that are down come last, and only after a successful test.
 
 use std::collections::VecDeque;
 
@@ -23,27 +23,27 @@ use crate::smtp::reply::Reply;
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum NoWay {
-    /// The recipients' final reply, ours.
+    /// Our refusal of the recipients.
     Refused(Reply),
-    /// For now.
+    /// A temporary failure.
     NextHopError(NextHopError),
 }
 
-/// A walk under way.
+/// The state of the walk.
 pub(crate) struct Walk {
     out: WayOut,
-    /// Up, and not tried yet.
+    /// Hosts that are up and not tried yet.
     ahead: VecDeque<NextHop>,
-    /// Up, with as many connections as they take.
+    /// Hosts that are up and accept no further connection.
     full: VecDeque<NextHop>,
-    /// Down when the walk began.
+    /// Hosts that were down when the walk began.
     down: Vec<NextHop>,
     /// The connector's slot, while no connection has it.
     slot: Option<Slot>,
     last: Option<NextHopError>,
 }
 
-/// A connection that was made or found.
+/// A connection that was opened, or found in the pool.
 struct Found {
     hop: NextHop,
     connection: Connection,
@@ -51,7 +51,7 @@ struct Found {
 }
 
 impl WayOut {
-    /// Begins a walk: finds the next hops, but for those in `tried`, and waits for a slot.
+    /// Lists the next hops, except those in `tried`, and waits for a slot.
     pub(crate) async fn walk(&self, tried: &[Key]) -> Result<Walk, NoWay> {
         let found = match timeout(self.waits.connect.max(self.waits.greeting), next_hops::hops(self)).await {
             Ok(found) => found,
@@ -79,7 +79,7 @@ impl WayOut {
                 Standing::Down(_) => down.push(hop),
             }
         }
-        // Whether one that is down is well again is found out beside the others.
+        // Hosts that are down are tested at the same time.
         down.iter().for_each(|hop| self.begin_test(hop));
         let slot = Some(self.slot().await.map_err(NoWay::NextHopError)?);
         // Others may have found out meanwhile.
@@ -89,7 +89,7 @@ impl WayOut {
         Ok(Walk { out: self.clone(), ahead, full: VecDeque::new(), down, slot, last: None })
     }
 
-    /// One of the connector's connections.
+    /// Waits for one of the connector's connection slots.
     async fn slot(&self) -> Result<Slot, NextHopError> {
         let limit = self.connector.max_connections;
         let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
@@ -103,7 +103,7 @@ impl WayOut {
         timeout(self.waits.slot, taking).await.map_err(|_| waited())
     }
 
-    /// Keeps a connection for the next message, unless the next hop may soon have had enough of it.
+    /// Keeps a connection for the next message, unless the next hop may soon close it.
     pub(super) fn keep(&self, hop: &NextHop, connection: Connection) {
         if connection.refusals >= RETIRED {
             tokio::spawn(connection.quit());
@@ -113,8 +113,8 @@ impl WayOut {
     }
 }
 
-/// A connection that has collected so many refusals is not used again: servers slow those down, and hang up in the end
-/// (Postfix: smtpd_soft_error_limit 10, smtpd_hard_error_limit 20; Exchange: MaxProtocolErrors 5).
+/// A connection with this many refusals is not used again: servers slow it down and finally close it (Postfix:
+/// smtpd_soft_error_limit 10, smtpd_hard_error_limit 20; Exchange: MaxProtocolErrors 5).
 const RETIRED: u32 = 3;
 
 impl Walk {
@@ -143,27 +143,27 @@ impl Walk {
             if let Some(found) = self.pooled() {
                 return Some(self.checkout(found));
             }
-            // Boxed: a message that finds a connection does not carry the room for making one.
+            // Boxed, so that messages which find a connection in the pool do not carry this future.
             if let Some(found) = Box::pin(self.dial()).await {
                 return Some(self.checkout(found));
             }
         }
     }
 
-    /// The connection came from the pool and was dead, or is worn out: the same next hop once more.
+    /// The connection came from the pool and was closed, or has too many errors: tries the same next hop again.
     pub(crate) fn again(&mut self, checkout: Box<Checkout>) {
         let (hop, slot) = checkout.into_hop();
         self.ahead.push_front(hop);
         self.slot = Some(slot);
     }
 
-    /// Nobody could be helped there: the next one.
+    /// The next hop failed: goes on to the next one.
     pub(crate) async fn failed(&mut self, checkout: Box<Checkout>, error: NextHopError, ended: Result<(), Reuse>) {
         self.slot = Some(checkout.leave(ended).await);
         self.last = Some(error);
     }
 
-    /// What kept the last next hop from being used.
+    /// The last next hop's error.
     pub(crate) fn error(self) -> NextHopError {
         self.last.unwrap_or_else(|| NextHopError::ours("no next hop is left to be tried".to_owned()))
     }
@@ -175,14 +175,14 @@ impl Walk {
         Box::new(Checkout::new(self.out.clone(), hop, connection, slots).beside(self.others()))
     }
 
-    /// Whether a host is left that answers, as far as is known.
+    /// Whether another host is left that answers, as far as is known.
     fn others(&self) -> Others {
         let (silence, name) = (&self.out.shared.silence, &self.out.connector.name);
         let answers = |hop: &NextHop| !silence.is_any() || !silence.is_silent(&hop.key(name));
         if self.ahead.iter().any(answers) { Others::Left } else { Others::None }
     }
 
-    /// Hosts that are silent come behind those that are not; but a few at a time find out whether they still are.
+    /// Puts silent hosts last; but a few messages at a time find out whether they still are silent.
     fn silent_last(&mut self) {
         let shared = &self.out.shared;
         if self.ahead.len() < 2 || !shared.silence.is_any() {
@@ -198,7 +198,7 @@ impl Walk {
         self.ahead = first;
     }
 
-    /// A connection of the first host's from the pool, if the host may have one more in use.
+    /// A connection to the first host from the pool, if the host's limit allows one more in use.
     fn pooled(&mut self) -> Option<Found> {
         let key = self.ahead.front()?.key(&self.out.connector.name);
         let host = self.host_slot(&key)?;
@@ -211,7 +211,7 @@ impl Walk {
         self.out.shared.hosts.try_take(key, self.out.connector.max_connections, self.out.applicant)
     }
 
-    /// A new connection to the first host that is ahead, or where it does not greet to one of the others.
+    /// Opens a connection to the first host, or to another one if it does not greet.
     async fn dial(&mut self) -> Option<Found> {
         if self.ahead.len() > 1 {
             return self.dial_side_by_side().await;
@@ -225,7 +225,7 @@ impl Walk {
         self.opened(hop, opened, host)
     }
 
-    /// What became of a connection attempt for which the walk has the connector's slot.
+    /// Handles the result of opening a connection.
     fn opened(&mut self, hop: NextHop, opened: Result<Connection, NextHopError>, host: HostSlot) -> Option<Found> {
         match self.out.judge(&hop, opened, host) {
             Opened::Ready(connection, host) => {
@@ -244,8 +244,8 @@ impl Walk {
         }
     }
 
-    /// All hosts that are up have as many connections as they take. Ours is let go meanwhile: whoever has one of theirs may
-    /// need it.
+    /// All hosts that are up are full. The connector's slot is freed during the wait, since transactions with a host's
+    /// slot may need it.
     async fn wait_for_a_full_one(&mut self) -> Option<Found> {
         let hop = self.full.pop_front()?;
         self.slot = None;
@@ -271,7 +271,7 @@ impl Walk {
         self.opened(hop, opened, host)
     }
 
-    /// Waits for the tests of hosts that are down; those that are up again are ahead then.
+    /// Waits for the tests of hosts that are down; those that are up again are tried next.
     async fn recovered(&mut self) -> bool {
         let until = Instant::now() + self.out.waits.test;
         for hop in std::mem::take(&mut self.down) {
@@ -288,16 +288,16 @@ impl Walk {
     }
 }
 
-/// What became of a connection attempt.
+/// The result of opening a connection.
 enum Opened {
     Ready(Box<Connection>, HostSlot),
-    /// The host takes no more beside those that it has.
+    /// The host accepts no more than its present connections.
     Full,
     Failed(NextHopError),
 }
 
 impl WayOut {
-    /// Says that a host takes fewer connections at once than the connector allows.
+    /// Logs that a host accepts fewer concurrent connections than the connector allows.
     pub(super) fn tell_fewer(&self, hop: &NextHop, allowed: usize, reason: &Reply) {
         let (send_connector, next_hop) = (&self.connector.name, hop.name());
         if let Some(untold) = self.shared.alerts.line(&next_hop, "fewer") {
@@ -305,7 +305,7 @@ impl WayOut {
         }
     }
 
-    /// Notes what a host has shown of itself.
+    /// Records the host's health by the result.
     fn judge(&self, hop: &NextHop, opened: Result<Connection, NextHopError>, host: HostSlot) -> Opened {
         let error = match opened {
             Ok(connection) => {
@@ -322,7 +322,7 @@ impl WayOut {
                     self.tell_fewer(hop, allowed, &error.reply);
                     return Opened::Full;
                 }
-                // Those that it took have come free meanwhile: one of them will do.
+                // One of its connections has become free meanwhile and can be used.
                 AtGreeting::Alone if idle || self.shared.pool.has(&key) => return Opened::Full,
                 AtGreeting::Alone => NextHopError { scope: Scope::Host, ..error },
             },

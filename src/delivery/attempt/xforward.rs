@@ -1,5 +1,5 @@
-//! Tells a next hop who the original client was, where the connector wants it (`client_address`) and the next hop
-//! takes it.
+//! XFORWARD: tells a next hop who the original client is, if the connector is configured so (`client_address`) and the
+//! next hop offers it.
 
 use super::alerts::Alerts;
 use super::connection::{Broken, Connection};
@@ -7,8 +7,8 @@ use crate::config::ClientAddress;
 use crate::smtp::client::xforward::{self, Offered};
 use crate::smtp::envelope::Origin;
 
-/// Says XFORWARD; called before MAIL of each message. A next hop that refuses it has the mail without, and is not told
-/// again over this connection. What breaks here breaks again at MAIL, where it is seen to.
+/// Sends XFORWARD; called before MAIL of each message. If the next hop refuses it, the mail is sent without, and it is
+/// not sent again on this connection. A broken connection is handled at MAIL.
 pub(super) async fn xforward(connection: &mut Connection, origin: &Origin, alerts: &Alerts) {
     let offered = connection.offers.xforward;
     if connection.terms.smtp.client_address == ClientAddress::None || offered.is_empty() {
@@ -25,7 +25,7 @@ pub(super) async fn xforward(connection: &mut Connection, origin: &Origin, alert
                 connection.offers.xforward = Offered::default();
                 return;
             }
-            // Its reply may still come, and must not be taken for that to MAIL.
+            // The reply may still come, and must not be taken for that to MAIL.
             Err(Broken::TimedOut(_)) => return connection.shut(),
             Err(_) => return,
         }

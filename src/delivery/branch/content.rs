@@ -1,4 +1,4 @@
-//! The message on its way to a branch's next hop, beside the other branches': DATA, the content, the dot.
+//! Sends the message to a branch's next hop, concurrently with other branches: DATA, the content, and its end.
 
 use std::io;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::smtp::reply::{Enhanced, Reply};
 use crate::spool::Stored;
 use crate::spool::entry::Content;
 
-/// RFC 5321 4.5.3.2.6: the next hop may take its time over the final dot; sent again it would arrive twice.
+/// RFC 5321 4.5.3.2.6: the next hop may take long for its reply to the end of data; sent again the message would arrive
+/// twice.
 const DOT: Duration = Duration::from_secs(600);
-/// Octets of one piece.
 const PIECE: usize = 64 * 1024;
 
-/// An answer to the dot may take so long at least.
+/// The least time for a reply to the end of data.
 const DOT_AT_LEAST: Duration = Duration::from_secs(120);
 
 const OUT_OF_TIME: Reply =
@@ -36,38 +36,34 @@ const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
 
-/// Makes our header fields, CRLF line ends, that go before the content: the stamp, for a send connector and these
-/// recipients, each as received and as sent.
+/// Makes our header fields, with CRLF, which precede the content: the stamp for a send connector and these recipients,
+/// each as received and as sent.
 pub type Fields<'a> = dyn Fn(&SendConnector, &[(&Address, &Address)]) -> String + Sync + 'a;
 
 /// What is sent.
 pub(crate) struct Message<'a> {
-    /// Where it came from.
     pub origin: &'a Origin,
-    /// What MAIL said to us.
+    /// The client's MAIL arguments.
     pub sender: &'a Sender,
-    /// What is known of the content.
     pub content: &'a Content,
-    /// The content.
     pub body: Body<'a>,
-    /// What goes before it.
+    /// Our fields before the content.
     pub fields: &'a Fields<'a>,
-    /// Who waits for what becomes of it.
     pub waits: Waits,
 }
 
-/// Who waits for what becomes of a message.
+/// Who waits for the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     Nobody,
-    /// A client, that is still sending it.
+    /// A client that is still sending the message.
     Client,
-    /// A client, until then.
+    /// A client, until this time.
     ClientUntil(Instant),
 }
 
 impl Waits {
-    /// When the last dot may be sent: its answer needs time too.
+    /// When the end of data must be sent at the latest, so that there is time for the reply.
     pub(super) fn last_dot(self) -> Option<Instant> {
         match self {
             Self::ClientUntil(until) => Some(until - DOT_AT_LEAST),
@@ -76,26 +72,25 @@ impl Waits {
     }
 }
 
-/// Where the content is.
 pub(crate) enum Body<'a> {
     Memory(&'a [u8]),
     File(Stored),
 }
 
-/// Why the content was not written whole.
+/// Why the content was not written completely.
 enum Stopped {
     Broken(Broken),
     Unreadable(io::Error),
-    /// What it looks like on the wire, if that says why.
+    /// It was too slow for the other branches; the black hole, if that seems to be the cause.
     LeftBehind(Option<BlackHole>),
     Standstill,
-    /// The dot would come too late for an answer.
+    /// The end of data would be too late for a reply.
     OutOfTime,
 }
 
 impl Branch {
-    /// Sends the message to its recipients, over as many transactions as it takes; says the envelope again where it was
-    /// taken back. What was streamed already is only ended.
+    /// Sends the message to its recipients, in as many transactions as necessary; sends the envelope again where it was
+    /// aborted. A message that was streamed is only ended.
     pub(crate) async fn send(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
         let mut other_hosts = if message.waits == Waits::Nobody { usize::MAX } else { OTHER_HOSTS };
         let mut alone: Option<OneByOne> = None;
@@ -107,7 +102,8 @@ impl Branch {
             }
             let (answers, host) = self.transaction(message, lag).await;
             if alone.is_none() && self.out.speaks() == Speaks::Smtp && are_unknown(&answers) {
-                // Whom it means nobody can say: each is asked about alone (Exchange's filter on mailbox servers).
+                // The reply does not tell which recipient it means: each is asked about alone (Exchange's filter on
+                // mailbox servers).
                 alone = Some(OneByOne::begin(message));
                 let all = std::mem::take(&mut self.members);
                 self.later.splice(..0, all);
@@ -122,7 +118,7 @@ impl Branch {
                     _ => self.end(at, outcome, Others::Accepted),
                 }
             }
-            // Whatever broke in between, nobody is left without an answer.
+            // Whatever broke, every recipient gets an outcome.
             let left_out = match &self.line {
                 Line::Unreachable(why) => why.clone(),
                 Line::Away | Line::Open(_) => Outcome::undone(),
@@ -151,7 +147,7 @@ impl Branch {
         }
     }
 
-    /// One transaction; the host that took the envelope and then could not be used, if it was so.
+    /// One transaction; also returns the host, if it accepted the envelope and then failed.
     async fn transaction(&mut self, message: &Message<'_>, lag: &Lag) -> (Vec<(usize, Outcome)>, Option<Key>) {
         match std::mem::take(&mut self.stream) {
             Stream::Over(answers, host) => return (answers, host),
@@ -174,7 +170,7 @@ impl Branch {
         }
     }
 
-    /// Says the envelope where it has not been said or was taken back, with what is known of the content.
+    /// Sends the envelope if the next hop does not have it, with what is known of the content.
     async fn say_envelope(&mut self, message: &Message<'_>, content: Option<(&Content, u64)>) {
         if !matches!(self.line, Line::Away) || self.members.is_empty() {
             return;
@@ -188,7 +184,7 @@ impl Branch {
         }
     }
 
-    /// Nobody is left to send it to.
+    /// No recipient is left.
     async fn give_up(&mut self, message: &Message<'_>) {
         match std::mem::replace(&mut self.line, Line::Away) {
             Line::Open(checkout) if message.waits == Waits::Nobody => checkout.give_up().await,
@@ -209,7 +205,7 @@ impl Branch {
         (message.fields)(&self.out.connector, &addresses)
     }
 
-    /// The content has become too large to be read first: what there is of it goes out, and the rest as it comes.
+    /// The content has become too large to be received first: sends what there is, and the rest as it comes.
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>, lag: &Lag) {
         self.say_envelope(message, None).await;
         if matches!(&self.line, Line::Open(checkout) if checkout.takes_unseen()) && !self.members.is_empty() {
@@ -222,7 +218,7 @@ impl Branch {
         }
     }
 
-    /// The next piece of a content that is being streamed.
+    /// Sends the next piece of a content that is streamed.
     pub(crate) async fn feed(&mut self, piece: &[u8], lag: &Lag) {
         let (Stream::On, Line::Open(checkout)) = (&self.stream, &mut self.line) else { return };
         checkout.piece(piece);
@@ -235,7 +231,7 @@ impl Branch {
         }
     }
 
-    /// DATA, and the content as far as it is there; its last piece goes out with what follows.
+    /// Sends DATA, and the content so far; the last piece is written with what follows.
     async fn begin_content(
         &mut self,
         message: &Message<'_>,
@@ -266,7 +262,7 @@ impl Branch {
         }
     }
 
-    /// The dot, and what is said to it.
+    /// Sends the end of data and reads the reply.
     async fn end_content(&mut self, message: &Message<'_>, lag: &Lag) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
         let last_dot = message.waits.last_dot();
@@ -288,7 +284,7 @@ impl Branch {
         self.outcomes(ended)
     }
 
-    /// What the next hop has told everybody; the connection goes back if it can be used.
+    /// The recipients' outcomes; returns the connection if it can be used.
     fn outcomes(&mut self, ended: Reuse) -> Vec<(usize, Outcome)> {
         let Line::Open(checkout) = &mut self.line else { return Vec::new() };
         let answers = checkout.take_outcomes();
@@ -297,7 +293,7 @@ impl Branch {
         answers
     }
 
-    /// The content was not written whole.
+    /// The content was not written completely.
     async fn stopped(&mut self, stopped: Stopped) -> Vec<(usize, Outcome)> {
         let outcome = match stopped {
             Stopped::Broken(broken) => {
@@ -319,7 +315,7 @@ impl Branch {
     }
 }
 
-/// Writes what there is. A small message goes out with its dot, in one write.
+/// Writes the content so far. A small message is written together with its end, in one write.
 async fn write(
     checkout: &mut Checkout,
     prefix: &[u8],
@@ -340,7 +336,8 @@ async fn write(
         }
         Body::File(file) => {
             let (mut pieces, mut is_first) = (file.in_pieces(message.content.size), true);
-            // The last one is not given out if the whole is not what was written: then there is no end of data.
+            // The last piece is returned only if the checksum of the whole is right, so otherwise no end of data is
+            // sent.
             while let Some(piece) = pieces.next(PIECE).await.map_err(Stopped::Unreadable)? {
                 if !std::mem::take(&mut is_first) {
                     let took = flush(checkout, lag, (pace, last_dot)).await?;
@@ -353,7 +350,7 @@ async fn write(
     Ok(())
 }
 
-/// Writes out a piece, as long as the branch keeps up with the others, moves at all, and is in time for the last dot.
+/// Writes a piece, as long as the branch keeps up with the others, makes progress, and is in time for the end of data.
 async fn flush(
     checkout: &mut Checkout,
     lag: &Lag,

@@ -1,5 +1,5 @@
-//! A branch's envelope: recipients are asked about as they come, and the envelope is said once more where the connection
-//! was given back meanwhile.
+//! A branch's envelope: asks about recipients as they come, and sends the envelope again if the connection was given
+//! back meanwhile.
 
 use std::pin::{Pin, pin};
 
@@ -18,12 +18,12 @@ use crate::smtp::envelope::{Origin, Sender};
 use crate::smtp::reply::{RECIPIENT_OK, TOO_MANY_RECIPIENTS};
 use crate::spool::entry::Content;
 
-/// What recipients were told, by their numbers; who is not told was accepted.
+/// Outcomes of recipients by number; recipients missing from this list were accepted.
 type RcptOutcomes = Vec<(usize, Outcome)>;
 
 impl Branch {
-    /// Asks about more recipients, in one go where the next hop offers PIPELINING, and says what each was told, in their
-    /// order. A yes makes one a member.
+    /// Asks about more recipients, pipelined if the next hop offers PIPELINING, and returns their outcomes in order.
+    /// Accepted recipients become members.
     pub(crate) async fn ask(
         &mut self,
         from: (&Origin, &Sender),
@@ -59,7 +59,7 @@ impl Branch {
         outcomes
     }
 
-    /// A connection on which nobody was accepted goes back at once.
+    /// A connection on which no recipient was accepted is returned at once.
     fn after_asking(&mut self, vouched: Vouched) {
         let Line::Open(checkout) = &mut self.line else { return };
         if checkout.has_nobody() {
@@ -76,7 +76,7 @@ impl Branch {
         }
     }
 
-    /// Over the connection that has the envelope.
+    /// On the connection with the envelope.
     async fn ask_further(&mut self, from: (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
         let Line::Open(checkout) = &mut self.line else { return same(new, &Outcome::undone()) };
         let targets: Vec<_> = new.iter().map(Member::target).collect();
@@ -93,7 +93,7 @@ impl Branch {
         };
         let mut answers = checkout.take_outcomes();
         checkout.error();
-        // Members that were accepted before are told nothing: their envelope is said again.
+        // Members that were accepted before keep that; their envelope is sent again.
         answers.retain(|(at, _)| new.iter().any(|member| member.at == *at));
         if let Err(ended) = ended {
             self.close(ended);
@@ -106,7 +106,8 @@ impl Branch {
         answers
     }
 
-    /// The connection was given back meanwhile: these alone are asked about, and the whole envelope is said at DATA.
+    /// The connection was given back meanwhile: asks about these recipients only; the complete envelope is sent at
+    /// DATA.
     async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
         let recipients: Vec<_> = new.iter().map(Member::target).collect();
         let opening = Opening { origin, sender, content: None, recipients: &recipients };
@@ -120,8 +121,8 @@ impl Branch {
         }
     }
 
-    /// Says the envelope, for the members and perhaps new ones, who are waited for until then. Members that are refused now
-    /// have ended; what new ones were told is returned.
+    /// Sends the envelope for the members and perhaps new recipients, and waits until the given time. Members that are
+    /// refused now have an outcome; outcomes of new recipients are returned.
     pub(super) async fn open(
         &mut self,
         (origin, sender): (&Origin, &Sender),
@@ -133,7 +134,7 @@ impl Branch {
             let opening = Opening { origin, sender, content, recipients: &recipients };
             let (line, answers) = find(&self.out, &self.tried, &opening, until).await;
             self.line = match line {
-                // Nobody else was there to be asked.
+                // There was no other host to ask.
                 Line::Unreachable(why) if why.next_hop.is_empty() => Line::Unreachable(self.last.take().unwrap_or(why)),
                 line => line,
             };
@@ -152,12 +153,12 @@ impl Branch {
     }
 }
 
-/// The same for all of them.
+/// The same outcome for all of them.
 fn same(members: &[Member], outcome: &Outcome) -> RcptOutcomes {
     members.iter().map(|member| (member.at, outcome.clone())).collect()
 }
 
-/// What is waited for until then; `None`: it takes longer.
+/// The future's result; `None`: it takes longer.
 async fn within<T>(until: Option<Instant>, what: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match until {
         Some(until) => timeout_at(until, what).await.ok(),
@@ -165,7 +166,7 @@ async fn within<T>(until: Option<Instant>, what: Pin<&mut impl Future<Output = T
     }
 }
 
-/// The rest is out of reach.
+/// The other recipients are out of reach.
 fn out_of_time(mut answers: RcptOutcomes, pending: &[(usize, Target<'_>)]) -> (Line, RcptOutcomes) {
     let late = |(at, _): &&(usize, Target<'_>)| !answers.iter().any(|(other, _)| other == at);
     let late: RcptOutcomes = pending.iter().filter(late).map(|(at, _)| (*at, impatient())).collect();
@@ -178,8 +179,8 @@ fn impatient() -> Outcome {
     Outcome::ours(Class::Unreachable, IMPATIENT)
 }
 
-/// Finds a next hop that takes the envelope, and what recipients were told. Who is not answered `until` then is out of
-/// reach.
+/// Finds a next hop that accepts the envelope, and the recipients' outcomes. Recipients without a reply by `until` are
+/// out of reach.
 async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<Instant>) -> (Line, RcptOutcomes) {
     let all = |outcome: &Outcome| opening.recipients.iter().map(|(at, _)| (*at, outcome.clone())).collect();
     let unreachable = |error: NextHopError| (Line::Unreachable(error.outcome()), Vec::new());
@@ -191,7 +192,7 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
     };
     let mut pending = opening.recipients.to_vec();
     let mut answers = Vec::new();
-    // What was said to recipients says nothing of others.
+    // A reply about one recipient says nothing about others.
     let mut about_recipients = false;
     loop {
         let Some(next) = within(until, pin!(walk.next())).await else { return out_of_time(answers, &pending) };
@@ -207,7 +208,7 @@ async fn find(out: &WayOut, tried: &[Key], opening: &Opening<'_>, until: Option<
         let Some(ended) = within(until, pin!(checkout.envelope(&said))).await else {
             checkout.look();
             answers.extend(checkout.take_outcomes());
-            // Whom it has accepted it is asked about again, at DATA.
+            // Recipients that it has accepted are sent again at DATA.
             pending.retain(|(at, _)| !checkout.has(*at));
             let (line, answers) = out_of_time(answers, &pending);
             return (if checkout.has_nobody() { line } else { Line::Away }, answers);

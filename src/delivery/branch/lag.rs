@@ -1,31 +1,31 @@
-//! How a branch knows that it is behind the others of its message.
+//! Detects branches that are slower than the others of their message.
 //!
-//! All branches write the same piece at once; who is the first to be through with it starts the others' clock. What a
-//! branch makes the others wait, over all pieces, is bounded: then it is cut loose, and the queue finishes it.
+//! All branches write the same piece concurrently; the first to finish starts the others' clock. The time that a branch
+//! makes the others wait, over all pieces, is limited: beyond that it is given up, and the queue delivers it.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long one branch may make the others wait, in all.
+/// How long one branch may make the others wait in total.
 const BEHIND: Duration = Duration::from_secs(5);
 
 /// The branches that write one piece.
 pub(crate) enum Lag {
-    /// There is no other.
+    /// There is only one.
     Alone,
-    /// When the first of them was through.
+    /// When the first of them finished.
     Others(watch::Sender<Option<Instant>>),
 }
 
 impl Lag {
-    /// Of so many branches.
+    /// For this many branches.
     pub(crate) fn of(branches: usize) -> Self {
         if branches < 2 { Self::Alone } else { Self::Others(watch::Sender::new(None)) }
     }
 
-    /// One is through; returns how long it made the others wait.
+    /// A branch has finished; returns how long it made the others wait.
     pub(super) fn arrived(&self) -> Duration {
         let Self::Others(first) = self else { return Duration::ZERO };
         let now = Instant::now();
@@ -33,7 +33,7 @@ impl Lag {
         first.borrow().map_or(Duration::ZERO, |first| now.duration_since(first))
     }
 
-    /// Returns when a branch that is not through yet, and was behind for `before`, is too far behind.
+    /// Completes when a branch that has not finished, and made the others wait for `before` already, exceeds the limit.
     pub(super) async fn too_far(&self, before: Duration) {
         let Self::Others(first) = self else { return std::future::pending().await };
         let mut first = first.subscribe();

@@ -1,4 +1,4 @@
-//! A message that was refused because of some recipient of several: it goes again, to one recipient after the other.
+//! Sends a message again to one recipient after the other, if it was refused because of an unspecified one of several.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use super::content::Message;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::smtp::reply::{Enhanced, Reply};
 
-/// How long recipients are sent to one by one.
+/// The time limit for sending to recipients one by one.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// What is left when that is over.
+/// The outcome of recipients that are left then.
 pub(super) const ONE_BY_ONE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the message goes to one recipient after the other; the queue goes on");
 
-/// Whether the whole message was refused because of some recipient of several.
+/// Whether the whole message was refused because of an unspecified recipient of several.
 pub(super) fn are_unknown(answers: &[(usize, Outcome)]) -> bool {
     answers.len() > 1 && answers.iter().all(|(_, outcome)| outcome.class == Class::UnknownRecipient)
 }
 
-/// The content goes again, for one recipient after the other.
+/// Sends the content again for each recipient.
 pub(super) struct OneByOne {
     recipients: usize,
     octets: u64,
@@ -34,7 +34,7 @@ impl OneByOne {
         Self { recipients: 20, octets: 64 << 20, until }
     }
 
-    /// Whether there is room for one more.
+    /// Whether there is time for one more.
     pub(super) fn goes_on(&mut self, message: &Message<'_>) -> bool {
         let enough = self.recipients > 0 && self.octets >= message.content.size && Instant::now() < self.until;
         self.recipients = self.recipients.saturating_sub(1);

@@ -1,50 +1,49 @@
-//! How fast a branch's next hop takes the content, as far as it is the next hop that is waited for.
+//! Measures how fast a branch's next hop takes the content, counting only the time that it is waited for.
 //!
-//! `content` asks before each write how long it may take, and notes what it took. Small pieces count as large ones do:
-//! what is written is added up until it is worth two minutes.
+//! `content` asks before each write how long it may take, and records the result. Octets are added up until they are
+//! worth two minutes, so the size of pieces does not matter.
 
 use std::time::Duration;
 
-/// What a next hop has to take at least, octets ...
+/// The least number of octets that a next hop has to take ...
 const LEAST: u64 = 120 * 1024;
-/// ... in so long: 1 KiB a second (DESIGN section 7). Below it the branch is given up.
+/// ... in this time: 1 KiB a second (DESIGN section 7). Below that the branch is given up.
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// What a next hop took, and how long it took over it.
+/// Octets that a next hop took, and the time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Took {
     pub(super) octets: usize,
     pub(super) time: Duration,
 }
 
-/// One branch's pace.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// How long it made the message's other branches wait, in all.
+    /// How long it made the message's other branches wait in total.
     pub(super) behind: Duration,
-    /// How long it was waited for since it had taken enough.
+    /// How long it was waited for since it last took the least amount.
     waited: Duration,
-    /// Octets that it has taken since.
+    /// Octets since then.
     taken: u64,
     hurry: Hurry,
 }
 
-/// Whether somebody waits.
+/// Whether a client waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Hurry {
     #[default]
     Client,
-    /// Nobody: `reply_timeout` ends a write that does not move.
+    /// No: a write without progress ends by `reply_timeout`.
     Nobody,
 }
 
 impl Pace {
-    /// Where nobody waits.
+    /// For a branch without a waiting client.
     pub(super) fn unhurried() -> Self {
         Self { hurry: Hurry::Nobody, ..Self::default() }
     }
 
-    /// How long it may take over what is written next.
+    /// The time limit for the next write.
     pub(super) fn left(&self) -> Duration {
         match self.hurry {
             Hurry::Client => WITHIN.saturating_sub(self.waited),
@@ -52,7 +51,7 @@ impl Pace {
         }
     }
 
-    /// It has taken octets, and made the others wait.
+    /// Records a write, and how long it made the others wait.
     pub(super) fn took(&mut self, Took { octets, time }: Took, behind: Duration) {
         self.behind += behind;
         self.waited += time;

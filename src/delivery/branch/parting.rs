@@ -1,4 +1,4 @@
-//! A branch that the client does not wait for any longer: what has begun goes on without it.
+//! Detaches a branch that the client no longer waits for: what has begun continues in the background.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::smtp::reply::{Enhanced, Reply};
 const PARTED: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the sender could wait; the queue goes on");
 
-/// A message whose end of data a next hop has, and has not answered.
+/// A message whose end of data has been sent and not answered.
 pub(crate) struct InFlight {
     /// The recipients' numbers.
     pub(crate) recipients: Vec<usize>,
@@ -20,8 +20,8 @@ pub(crate) struct InFlight {
 }
 
 impl Branch {
-    /// Parts from the client: what became of recipients so far, and what goes on. Nothing has arrived for those whose end of
-    /// data was not sent; their connection is closed.
+    /// Detaches from the client: returns outcomes so far, and what continues. Where the end of data was not sent,
+    /// nothing was accepted, and the connection is closed.
     pub(crate) fn part(&mut self, until: Instant) -> (Vec<(usize, Outcome)>, Option<InFlight>) {
         let mut outcomes = std::mem::take(&mut self.ended);
         let line = std::mem::replace(&mut self.line, Line::Away);
@@ -31,7 +31,7 @@ impl Branch {
             let answers = checkout.take_outcomes();
             self.members.retain(|member| !answers.iter().any(|(at, _)| *at == member.at));
             outcomes.extend(answers);
-            // All have heard, and only the reply to RSET is missing.
+            // All recipients have an outcome, and only the reply to RSET is missing.
             if checkout.has_nobody() || self.members.is_empty() {
                 outcomes.extend(self.members.drain(..).map(|member| (member.at, in_doubt(&checkout))));
                 return (outcomes, None);
@@ -45,7 +45,7 @@ impl Branch {
 }
 
 impl InFlight {
-    /// What the next hop says in the end, to each of the recipients.
+    /// The final outcomes of the recipients.
     pub(crate) async fn land(mut self) -> Vec<(usize, Outcome)> {
         let ended = self.checkout.verdict(Patience::Until(self.until)).await;
         let mut outcomes = self.checkout.take_outcomes();

@@ -1,4 +1,4 @@
-//! The queue's branch: its content is on disk, and nobody waits.
+//! A branch of the queue: its content is on disk, and no client waits.
 
 use std::sync::Arc;
 
@@ -14,35 +14,29 @@ use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::spool::Stored;
 use crate::spool::entry::Content;
 
-/// One branch of a queued message.
 pub struct QueuedBranch<'a> {
-    /// The way out.
     pub connector: &'a Arc<SendConnector>,
-    /// Its protocol's settings.
     pub smtp: &'a Arc<SmtpOut>,
-    /// The domain whose MX is asked where there are no smart hosts.
+    /// The domain whose MX is looked up if there are no smart hosts.
     pub next_hop_domain: &'a Domain,
-    /// Which hosts it may go to.
+    /// Which hosts it may connect to.
     pub reach: Reach,
-    /// Where it came from.
     pub origin: &'a Origin,
-    /// What MAIL said to us.
+    /// The client's MAIL arguments.
     pub sender: &'a Sender,
-    /// What is known of the content.
     pub content: &'a Content,
-    /// What goes before the content.
+    /// Our fields before the content.
     pub fields: &'a Fields<'a>,
-    /// The content.
     pub body: Stored,
-    /// Gives back its place in the queue.
+    /// Frees its slot in the queue.
     pub place: Option<Arc<GivesPlace>>,
-    /// The recipients: what RCPT said to us, and what RCPT TO carries.
+    /// The recipients: the client's RCPT arguments, and the address in RCPT TO.
     pub recipients: Vec<(RcptTo, Address)>,
 }
 
 impl Outbound {
-    /// Sends one branch, over as many transactions and next hops as it takes, and returns what became of each
-    /// recipient, in their order. `ehlo` is our host name.
+    /// Sends one branch, in as many transactions and to as many next hops as necessary, and returns the recipients'
+    /// outcomes in order. `ehlo` is our host name.
     pub async fn send(&self, ehlo: &Domain, queued: QueuedBranch<'_>) -> Vec<Outcome> {
         let QueuedBranch { connector, smtp, origin, sender, content, fields, .. } = queued;
         let mut outcomes = vec![Outcome::undone(); queued.recipients.len()];

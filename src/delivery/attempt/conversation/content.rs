@@ -1,4 +1,4 @@
-//! The message itself: DATA or BDAT, the content as it comes, the dot and what is said to it.
+//! The message: DATA or BDAT, the content as it comes, its end, and the reply to it.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::delivery::refusal::read::{Meaning, Reading};
 use crate::smtp::client::encode::Encoder;
 use crate::smtp::reply::Reply;
 
-/// How long a next hop that breaks off in the middle of the content is listened to: it may have said why.
+/// How long to read from a next hop that breaks off during the content: it may have sent a reply.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Conversation {
-    /// DATA and the reply to it; with BDAT nothing. The content may be written then.
+    /// Sends DATA and waits for the reply; with BDAT does nothing. The content can be written afterwards.
     ///
     /// # Errors
-    /// The transaction is over, and everybody has been told.
+    /// The transaction is over, and all recipients have an outcome.
     pub(crate) async fn data(&mut self, way: BodyTransfer) -> Result<(), Reuse> {
         let lines = match way {
             BodyTransfer::Bdat => return Ok(()),
@@ -45,12 +45,12 @@ impl Conversation {
         Err(if usable { self.reset().await } else { Reuse::Closed })
     }
 
-    /// With BDAT: the one chunk that is the message, octets of it (RFC 3030 2).
+    /// With BDAT: begins the only chunk, of this many octets (RFC 3030 2).
     pub(crate) fn chunk(&mut self, octets: u64) {
         self.connection.queue(format!("BDAT {octets} LAST\r\n").as_bytes());
     }
 
-    /// A piece of the content: it goes out with [`Conversation::flush`], or with the dot.
+    /// Adds a piece of the content, which is written by [`Conversation::flush`] or with the end.
     pub(crate) fn piece(&mut self, bytes: &[u8]) {
         match &mut self.encoder {
             Some(encoder) => encoder.push(bytes, self.connection.buffer()),
@@ -58,23 +58,23 @@ impl Conversation {
         }
     }
 
-    /// Writes out what is there of the content.
+    /// Writes the content so far.
     ///
     /// # Errors
-    /// [`Broken`]: [`Conversation::interrupted`] says what becomes of it.
+    /// [`Broken`]: [`Conversation::interrupted`] handles it.
     pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
         self.connection.flush().await
     }
 
-    /// The end of the content; it goes out with the next flush.
+    /// Adds the end of the content, which the next flush writes.
     pub(crate) fn end(&mut self) {
         if let Some(encoder) = self.encoder.take() {
             encoder.finish(self.connection.buffer());
         }
     }
 
-    /// The reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). Everybody has been
-    /// told then. Dropped before, it can be asked again.
+    /// Waits for the reply to the whole message, or with LMTP one for each accepted recipient (RFC 2033 4.2). All
+    /// recipients have an outcome then. If the future is dropped, it can be called again.
     pub(crate) async fn verdict(&mut self, patience: Patience) -> Reuse {
         while !self.accepted.is_empty() {
             let said = self.reply_within(patience.left()).await;
@@ -99,12 +99,13 @@ impl Conversation {
             }
             return Reuse::Closed;
         }
-        // RFC 5321 4.1.1.4 has it clear its buffers; Postfix, refusing at the end of data, keeps the transaction.
+        // By RFC 5321 4.1.1.4 the server clears its buffers; Postfix keeps the transaction if it refuses at the end of
+        // data.
         if self.refused { self.reset().await } else { self.in_step() }
     }
 
-    /// The next hop stopped taking the content. It may have said why; else nothing has arrived, for the end of data was
-    /// never sent.
+    /// The next hop stopped taking the content. It may have sent a reply; without one nothing was accepted, since the
+    /// end of data was not sent.
     pub(crate) async fn interrupted(&mut self, broken: &Broken) -> Reuse {
         match self.reply_within(LAST_WORDS).await {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
@@ -117,7 +118,7 @@ impl Conversation {
         Reuse::Closed
     }
 
-    /// What the reply to DATA or the dot means for these recipients, who await it.
+    /// Applies the reply to DATA or to the end of data to these recipients.
     fn finish(&mut self, step: Step, all: Vec<usize>, (reply, reading): (&Reply, Reading)) {
         if let Some(silence) = &self.connection.silence {
             silence.ends_one();
@@ -149,7 +150,7 @@ impl Conversation {
         self.record(&all, &outcome);
     }
 
-    /// The end of data was sent, and nobody without an answer will get one.
+    /// The end of data was sent, and there will be no reply: the outcome of the remaining recipients is unknown.
     fn in_doubt(&mut self, why: &str) {
         let outcome = Outcome::in_doubt(&self.connection.next_hop, why);
         let all = self.unanswered();

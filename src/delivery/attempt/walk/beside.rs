@@ -1,6 +1,6 @@
-//! Several hosts at once: the next one is begun beside one that does not greet, and the first that is ready is taken.
+//! Tries hosts concurrently: if one does not greet, the next one is started, and the first that is ready is used.
 //!
-//! Both count among the connector's slots; without a free one the second attempt replaces the first.
+//! Each takes one of the connector's slots; if none is free, the second attempt replaces the first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::delivery::attempt::next_hop_error::{NO_ANSWER, NextHopError};
 use crate::delivery::attempt::{WayOut, open};
 use crate::delivery::slots::{HostSlot, Slot};
 
-/// After another host was taken, so long may one that has not greeted keep its slot.
+/// After another host was chosen, an attempt without a greeting keeps its slot for this long.
 const LATE: Duration = Duration::from_secs(10);
 
 impl Walk {
@@ -53,8 +53,8 @@ impl Walk {
         }
     }
 
-    /// These had all the time that one is given alone, and have not greeted; another host takes the message. It counts as
-    /// their failure: who comes next must not wait for them too. They are up again as soon as they greet.
+    /// These hosts had the full time and have not greeted; another host gets the message. That counts as a failure, so
+    /// that the next message does not wait for them as well. They are up again as soon as they greet.
     fn passed_over(&self, silent: &[NextHop]) {
         for hop in silent {
             let text = format!(
@@ -66,7 +66,7 @@ impl Walk {
         }
     }
 
-    /// Begins with the next host; one that has a connection in the pool is found at once.
+    /// Starts the next host; a connection in the pool is found at once.
     fn begin_beside(&mut self, under_way: &mut Vec<Dialing>, sender: &mpsc::UnboundedSender<Dialed>) -> Option<Found> {
         self.silent_last();
         let hop = self.ahead.pop_front()?;
@@ -100,7 +100,7 @@ impl Walk {
         None
     }
 
-    /// A slot for one more attempt: ours, a free one, or that of an attempt which is given up for it.
+    /// A slot for one more attempt: the walk's own, a free one, or that of an attempt which is given up for it.
     fn slot_beside(&mut self, under_way: &mut Vec<Dialing>) -> Option<Slot> {
         if let Some(slot) = self.slot.take() {
             return Some(slot);
@@ -109,19 +109,19 @@ impl Walk {
         if let Some(slot) = self.out.shared.slots.try_take(name, limit, self.out.applicant) {
             return Some(slot);
         }
-        // Without a slot it has just ended, and says so.
+        // Without a slot it has just ended, and its result is waiting.
         if under_way.is_empty() { None } else { under_way.remove(0).give_up() }
     }
 }
 
-/// A connection attempt beside others.
+/// One of several concurrent attempts.
 struct Dialing {
     hop: NextHop,
     connector: Arc<Mutex<Option<Slot>>>,
     task: tokio::task::AbortHandle,
 }
 
-/// How one ended.
+/// The result of an attempt.
 struct Dialed {
     hop: NextHop,
     opened: Opened,
@@ -150,7 +150,7 @@ impl Dialing {
                 };
                 let opened = out.judge(&hop, opened, host);
                 let Some(connector) = connector.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-                // Nobody waits any more: it is there for the next message.
+                // Not needed any more: it goes into the pool.
                 if let Err(late) = ended.send(Dialed { hop, opened, connector })
                     && let Dialed { hop, opened: Opened::Ready(connection, _), .. } = late.0
                 {
@@ -161,7 +161,7 @@ impl Dialing {
         Self { hop, connector, task: tokio::spawn(dialing).abort_handle() }
     }
 
-    /// Ends it; its slot is free for another.
+    /// Ends the attempt and returns its slot.
     fn give_up(self) -> Option<Slot> {
         self.task.abort();
         self.connector.lock().unwrap_or_else(PoisonError::into_inner).take()
