@@ -1,7 +1,7 @@
-//! Names of next hops: addresses (A, AAAA) and mail exchanges (RFC 5321 5.1, RFC 7505).
+//! DNS lookups for next hops: addresses (A, AAAA) and mail exchanges (RFC 5321 5.1, RFC 7505).
 //!
-//! `attempt` asks. `/etc/hosts` comes before DNS; answers are kept as long as their TTL says, and while DNS fails the
-//! last good one stands in ([`last_good`]). A name that does not exist is an answer, not a failure.
+//! `attempt` uses it. `/etc/hosts` comes before DNS; answers are cached for their TTL, and while DNS fails the last
+//! good one is used ([`last_good`]). A name that does not exist is an answer, not a failure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,38 +23,33 @@ mod last_known;
 
 use last_good::{Change, Known, LastGood};
 
-/// How often the system's files are looked at for changes.
+/// How often the system's files are checked for changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How many last good answers are kept, of each kind.
+/// The most last good answers that are kept, of each kind.
 const KEPT: usize = 10_000;
-/// How long DNS may take where there is a last good answer (RFC 8767 5, client response timer).
+/// How long to wait for DNS if there is a last good answer (RFC 8767 5, client response timer).
 const PATIENCE: Duration = Duration::from_millis(1800);
 const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
 
-/// Where a domain's mail goes.
+/// The result of an MX lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exchanges {
     /// MX records: preference and name, the lowest first.
     Hosts(Vec<(u16, String)>),
-    /// There is no MX record: the domain itself, if it has an address (RFC 5321 5.1).
+    /// There is no MX record: the domain itself is used, if it has an address (RFC 5321 5.1).
     Implicit,
-    /// It takes no mail (RFC 7505).
+    /// The domain accepts no mail (RFC 7505).
     Null,
 }
 
-/// Why a name leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
-    /// DNS answered: there is no such name, or it has no address.
+    /// The name does not exist, or has no address.
     #[error("`{0}` has no address in DNS")]
     NotFound(String),
-    /// DNS did not answer, and never did.
+    /// DNS did not answer, and there is no last good answer.
     #[error("DNS: {name}: {why}")]
-    Failed {
-        name: String,
-        /// What went wrong.
-        why: String,
-    },
+    Failed { name: String, why: String },
 }
 
 /// Looks names up, with one resolver for each set of DNS servers.
@@ -63,17 +58,17 @@ pub struct Dns {
     resolvers: Mutex<HashMap<Vec<SocketAddr>, Arc<Resolver>>>,
 }
 
-/// One set of DNS servers, and what they last said.
+/// One set of DNS servers, and their last good answers.
 struct Resolver {
     resolver: TokioResolver,
     hosts: Hosts,
-    /// When the system's files had last changed, and when that was looked at.
+    /// The modification times of the system's files, and when they were checked.
     files: [Option<SystemTime>; 2],
     looked: Mutex<Instant>,
     last_good: Spare,
 }
 
-/// What DNS last said.
+/// The last good answers.
 #[derive(Clone)]
 struct Spare {
     exchanges: Arc<Mutex<LastGood<Exchanges>>>,
@@ -100,12 +95,12 @@ impl Dns {
             return Ok(found);
         }
         let asked = (resolver.resolver.clone(), name.to_owned());
-        // Boxed: it is large, rare, and part of every future that may deliver.
+        // Boxed: it is large, rarely needed, and part of every future that may deliver.
         let lookup = Box::pin(async move {
             let (resolver, name) = asked;
             match resolver.lookup_ip(&name).await {
                 Ok(found) => Ok(found.iter().collect::<Vec<_>>()),
-                // Of two errors it tells A's: that there is no A says nothing where AAAA failed.
+                // Of two errors A's is returned: if AAAA failed, the absence of A records proves nothing.
                 Err(error) if error.is_no_records_found() => match resolver.ipv6_lookup(&name).await {
                     Err(failed) if !failed.is_no_records_found() => Err(failed),
                     Ok(_) | Err(_) => Err(error),
@@ -119,13 +114,13 @@ impl Dns {
         }
     }
 
-    /// Where a domain's mail goes.
+    /// A domain's mail exchanges.
     ///
     /// # Errors
     /// [`DnsError::NotFound`]: the domain does not exist.
     pub async fn exchanges(&self, servers: &[SocketAddr], domain: &str) -> Result<Exchanges, DnsError> {
         let resolver = self.resolver(servers, domain)?;
-        // With its final dot no search list is applied.
+        // With the final dot no search list is applied.
         let asked = (resolver.resolver.clone(), format!("{}.", domain.trim_end_matches('.')));
         let lookup = Box::pin(async move {
             let (resolver, name) = asked;
@@ -172,14 +167,14 @@ impl Resolver {
         };
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // Asked here instead: a name with only an A record in the file must not wait for an AAAA from DNS.
+        // The file is read here instead: a name with only an A record in it must not wait for an AAAA lookup.
         options.use_hosts_file = ResolveHosts::Never;
         let files = changed();
         let hosts = Hosts::from_system().unwrap_or_default();
         Ok(Self { resolver: builder.build()?, hosts, files, looked: Mutex::new(Instant::now()), last_good })
     }
 
-    /// Whether the system's files are as they were.
+    /// Whether the system's files are unchanged.
     fn is_current(&self) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if looked.elapsed() < LOOK_AGAIN {
@@ -199,7 +194,7 @@ impl Resolver {
     }
 }
 
-/// Asks DNS; where it fails, or is slow, and answered lately, that answer stands in. `None`: the name does not exist.
+/// Asks DNS. If it fails or is slow and answered lately, the last good answer is used. `None`: the name does not exist.
 async fn ask<T: Clone + Send + 'static>(
     kept: &Arc<Mutex<LastGood<T>>>,
     name: &str,
@@ -210,7 +205,7 @@ async fn ask<T: Clone + Send + 'static>(
         Known::Nothing => settle(kept, name, lookup.await),
         Known::StandsIn(last) => Ok(Some(last)),
         Known::Spare(_) => {
-            // A task of its own: what comes late is kept all the same.
+            // In a task of its own, so that a late answer is kept as well.
             let (keep, asked) = (kept.clone(), name.to_owned());
             let asking = tokio::spawn(async move { settle(&keep, &asked, lookup.await) });
             match timeout(PATIENCE, asking).await {
@@ -265,7 +260,7 @@ fn changed() -> [Option<SystemTime>; 2] {
     SYSTEM_FILES.map(|path| std::fs::metadata(path).and_then(|data| data.modified()).ok())
 }
 
-/// Sorts MX records; RFC 7505 3: a single one for the root says that there is no mail.
+/// Sorts MX records; RFC 7505 3: a single one for the root means that the domain accepts no mail.
 fn read_exchanges(records: impl Iterator<Item = (u16, String)>) -> Exchanges {
     let mut hosts: Vec<_> =
         records.map(|(preference, name)| (preference, name.trim_end_matches('.').to_owned())).collect();
@@ -280,8 +275,8 @@ fn read_exchanges(records: impl Iterator<Item = (u16, String)>) -> Exchanges {
     Exchanges::Hosts(hosts)
 }
 
-/// The exchanges that come before us: RFC 5321 5.1 drops ourselves and everything less preferred. Equal preferences
-/// take turns; `turn` is any number that grows.
+/// The exchanges that are preferred to ourselves: RFC 5321 5.1 removes ourselves and everything less preferred. Equal
+/// preferences take turns by `turn`, a growing number.
 #[must_use]
 pub fn before_us(hosts: &[(u16, String)], us: &str, turn: usize) -> Vec<String> {
     let ours = hosts.iter().filter(|(_, name)| name.eq_ignore_ascii_case(us)).map(|(preference, _)| *preference).min();

@@ -1,25 +1,25 @@
-//! What the sender is told after the dot, and what is done for each recipient, from what became of all of them
-//! (DESIGN section 7, "After the dot"). Pure.
+//! Decides the reply to the client's end of data, and what is done for each recipient, from all outcomes (DESIGN
+//! section 7, "After the dot"). Pure.
 //!
 //! `session` calls [`final_reply`] when every next hop has answered or will not. A recipient of an SMTP branch has its
-//! branch's reply, one of an LMTP branch its own. Who loops is not here: a loop is reported whenever the message is
-//! accepted.
+//! branch's reply, one of an LMTP branch its own. Recipients that loop are not considered: a loop is reported whenever
+//! the message is accepted.
 
 use super::outcome::{Class, Outcome};
 use super::unreachable::Unreachable;
 
-/// What is done for one recipient of a message that is accepted.
+/// What is done for a recipient of an accepted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// Nothing: it has been delivered.
+    /// Nothing: it was delivered.
     Nothing,
-    /// It is queued, before the 250.
+    /// It is queued before the 250.
     Queue,
-    /// The sender gets a report about it, durable before the 250.
+    /// A report about it is made durable before the 250.
     Report,
 }
 
-/// What becomes of one recipient, seen alone.
+/// The result for one recipient without regard to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alone {
     Accepted,
@@ -27,12 +27,12 @@ enum Alone {
     Deferred,
     /// 5xx.
     Refused,
-    /// Nothing was sent to a next hop, and the queue will.
+    /// Nothing was sent to a next hop; the queue will do it.
     Queued,
 }
 
 impl Alone {
-    /// `otherwise`: what becomes of it where no next hop can be used. `None`: its connector queues.
+    /// `otherwise`: what to do if no next hop can be used. `None`: its connector queues.
     fn of(outcome: Option<&Outcome>, otherwise: Unreachable) -> Self {
         let Some(outcome) = outcome else { return Self::Queued };
         match (outcome.class, otherwise) {
@@ -45,15 +45,16 @@ impl Alone {
     }
 }
 
-/// What follows for each recipient of a message that is accepted, in their order.
+/// What is done for each recipient of an accepted message, in order.
 ///
 /// # Errors
-/// The message is not: the number of the recipient whose outcome is the client's answer.
+/// The message is refused: the index of the recipient whose outcome is the client's reply.
 pub fn final_reply(outcomes: &[(Option<&Outcome>, Unreachable)]) -> Result<Vec<Then>, usize> {
     let alone: Vec<Alone> = outcomes.iter().map(|(outcome, otherwise)| Alone::of(*outcome, *otherwise)).collect();
     let first = |which: Alone| alone.iter().position(|one| *one == which);
     if first(Alone::Accepted).is_none()
-        // Branches that queue do not count as acceptance: if every other one refused the content, so do we.
+        // Branches that queue do not count as acceptance: if every other one refused the content, the message is
+        // refused.
         && let Some(answer) = first(Alone::Deferred).or(first(Alone::Refused))
     {
         return Err(answer);
@@ -74,7 +75,7 @@ mod tests {
     const BUSY: Reply = Reply::fixed(452, Enhanced(4, 3, 1), "full");
     const SPAM: Reply = Reply::fixed(554, Enhanced(5, 7, 1), "spam");
 
-    /// `q`: its connector queues; `u` and `d`: out of reach, to be queued or deferred.
+    /// `q`: its connector queues; `u` and `d`: unreachable, to be queued or deferred.
     fn outcome(letter: char) -> (Option<Outcome>, Unreachable) {
         let ours = |class, reply| Some(Outcome::ours(class, reply));
         let outcome = match letter {
@@ -135,7 +136,7 @@ mod tests {
             // None accepted, only 5xx: the first.
             ("sx", Err(0)),
             ("xs", Err(0)),
-            // What queues does not count as acceptance.
+            // Branches that queue do not count as acceptance.
             ("sq", Err(0)),
             ("qs", Err(1)),
             ("us", Err(1)),

@@ -1,9 +1,9 @@
-//! Which next hops answer: one that failed is left alone, but for one test at a time, until it answers again.
+//! Tracks which next hops answer: one that failed is not used, except for one test at a time, until it answers again.
 //!
-//! `attempt` asks [`Health::standing`] for the order, and says how each connection that it wanted ready for MAIL ended
-//! ([`Health::answers`], [`Health::fails`]). Only the host counts: that it lets us connect, greets, and agrees to EHLO, TLS
-//! and AUTH. Nothing that is said at MAIL, RCPT or the end of data touches it. Where a connection that stood ends out of
-//! order, the host is tested ([`Health::begin_test`]), and only the test counts.
+//! `attempt` orders hosts by [`Health::standing`], and reports whether each new connection became ready for MAIL
+//! ([`Health::answers`], [`Health::fails`]). Only the host counts: it accepts the connection, greets, and accepts EHLO,
+//! TLS and AUTH. Replies to MAIL, RCPT or the end of data have no effect. If an established connection breaks, the host
+//! is tested ([`Health::begin_test`]), and only the test counts.
 //!
 //! One failure is no outage: a connection may be reset while others work. A next hop that has answered within
 //! [`TRUSTED`] goes down with two failures in a row; one that has not, with the first, so that a server which is off is
@@ -20,69 +20,64 @@ use crate::fast_map::FastMap;
 use crate::smtp::domain::Domain;
 use crate::smtp::reply::Reply;
 
-/// After a test begins, and after a failure of a next hop that is down, nobody tests it for so long.
+/// The least time between tests, and between a failure of a next hop that is down and a test.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A next hop that answered so lately may fail once.
+/// A next hop that answered within this time may fail once.
 const TRUSTED: Duration = Duration::from_secs(60);
-/// What was not heard of for so long is forgotten first.
+/// Hosts without news for this long are forgotten first.
 const FORGOTTEN: Duration = Duration::from_secs(60);
-/// So many are told of at once; mail for others waits for its time.
+/// The most events that are queued; mail for others waits for its time.
 const MOST_BACK: usize = 100;
-/// Next hops that are remembered; beyond it those of which nothing was heard for [`FORGOTTEN`] are forgotten, or all.
+/// The most next hops that are remembered; beyond that those without news for [`FORGOTTEN`] are forgotten, or all.
 const REMEMBERED: usize = 10_000;
 
-/// One next hop of one connector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The send connector.
     pub connector: Arc<str>,
-    /// The host, after MX.
+    /// After the MX lookup.
     pub host: SmartHost,
 }
 
-/// How a next hop stands.
+/// The state of a next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// It answers, as far as is known.
     Up,
-    /// It failed, with this.
+    /// It failed, with this error.
     Down(Arc<Reply>),
 }
 
-/// What a connection changed.
+/// Whether a next hop's state has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It fails and did not before, fails for another reason, or answers again: worth a line in the log.
+    /// It began to fail, fails for another reason, or answers again: to be logged.
     News,
-    /// As before.
     Same,
 }
 
-/// Whose next hop answers again.
+/// A next hop that answers again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Back {
-    /// The send connector.
     pub connector: Arc<str>,
-    /// By MX: the recipients' domain.
+    /// With MX: the recipients' domain.
     pub domain: Option<Domain>,
 }
 
-/// All next hops that were tried lately.
+/// The next hops that were tried lately.
 #[derive(Debug, Default)]
 pub struct Health {
     known: Mutex<FastMap<Key, Known>>,
-    /// A test is over.
+    /// Notified when a test is over.
     tested: Notify,
-    /// Whose next hops answered that were down, or not known, until somebody asks.
+    /// Next hops that answer and were down or unknown, until they are taken.
     back: Mutex<Vec<Back>>,
     is_back: Notify,
 }
 
-/// What is known of one.
 #[derive(Debug)]
 struct Known {
     state: HostHealth,
-    /// When something was last heard of it.
+    /// The last news of it.
     heard: Instant,
     test: Testing,
 }
@@ -94,7 +89,7 @@ enum HostHealth {
     /// It failed once since it answered.
     Struck(Arc<Reply>),
     Down(Arc<Reply>),
-    /// Nothing, but that it is being tested.
+    /// It is being tested for the first time.
     Unknown,
 }
 
@@ -123,7 +118,7 @@ impl Health {
         }
     }
 
-    /// A connection was made ready for MAIL.
+    /// A connection became ready for MAIL.
     pub fn answers(&self, key: &Key) -> Change {
         let mut all = self.known();
         let known = entry(&mut all, key);
@@ -133,7 +128,7 @@ impl Health {
                 self.is_back(Back { connector: key.connector.clone(), domain: None });
                 Change::News
             }
-            // Since we started, perhaps; it may have been down before.
+            // It may have been down before the start.
             HostHealth::Unknown => {
                 self.is_back(Back { connector: key.connector.clone(), domain: None });
                 Change::Same
@@ -142,7 +137,7 @@ impl Health {
         }
     }
 
-    /// A next hop answers that may have been out of reach for others.
+    /// Queues the event that a next hop answers which may have been unreachable.
     pub fn is_back(&self, back: Back) {
         let mut all = self.back.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < MOST_BACK && !all.contains(&back) {
@@ -151,7 +146,7 @@ impl Health {
         }
     }
 
-    /// Waits until next hops answer that were down, or not known. One may wait.
+    /// Waits until next hops answer that were down or unknown. Only one task may wait.
     pub async fn came_back(&self) -> Vec<Back> {
         loop {
             let back = std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner));
@@ -162,7 +157,7 @@ impl Health {
         }
     }
 
-    /// None could be.
+    /// No connection became ready for MAIL.
     pub fn fails(&self, key: &Key, reason: &Reply) -> Change {
         let mut all = self.known();
         let known = entry(&mut all, key);
@@ -179,7 +174,7 @@ impl Health {
         change
     }
 
-    /// Permission to test it. `None`: somebody does already, or it is too soon.
+    /// Permission to test it. `None`: a test is in progress, or it is too soon.
     #[must_use]
     pub fn begin_test(self: &Arc<Self>, key: &Key) -> Option<Test> {
         let mut all = self.known();
@@ -197,7 +192,7 @@ impl Health {
         Some(Test { health: self.clone(), key: key.clone() })
     }
 
-    /// Waits for the test of it that is under way, if one is.
+    /// Waits for the test in progress, if there is one.
     pub async fn after_test(&self, key: &Key) {
         loop {
             let tested = self.tested.notified();
@@ -226,7 +221,7 @@ fn entry<'a>(known: &'a mut FastMap<Key, Known>, key: &Key) -> &'a mut Known {
     known.entry(key.clone()).or_insert_with(nothing)
 }
 
-/// A test under way, until it is dropped.
+/// A test in progress; dropping it ends it.
 #[derive(Debug)]
 pub struct Test {
     health: Arc<Health>,
@@ -260,7 +255,7 @@ mod tests {
         health.standing(&key(1)) == Standing::Up
     }
 
-    /// What happens to a next hop, a letter each: `a` an answer, `f` a failure, `1` a second later, `m` a minute later.
+    /// Events of a next hop, a letter each: `a` an answer, `f` a failure, `1` a second later, `m` a minute later.
     #[tokio::test(start_paused = true)]
     async fn one_failure_of_a_trusted_next_hop_is_no_outage() {
         for (events, up) in [

@@ -1,5 +1,5 @@
-//! What next hops said last to recipients that they refused, for `fingerpost route`: which row of the table of refusals it
-//! was read by. Pure.
+//! The last refusal of each recipient by a next hop, with its row in the table of refusals, for `fingerpost route`.
+//! Pure.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,22 +11,20 @@ use crate::smtp::address::Address;
 use crate::smtp::reply::Reply;
 use crate::time::UnixTime;
 
-/// Recipients that are remembered, the first one goes first.
+/// The most recipients that are remembered; the oldest are dropped first.
 const REMEMBERED: usize = 10_000;
 
-/// What was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastRefusal {
     pub at: UnixTime,
-    /// Who said it: `name[address]:port`.
+    /// `name[address]:port`.
     pub next_hop: Arc<str>,
-    /// In his words, or what we made of them.
+    /// The next hop's reply, or ours in its place.
     pub reply: Reply,
-    /// The row of the table of refusals.
     pub row: &'static str,
 }
 
-/// By recipient, hashed: who is not told the address learns nothing.
+/// By hash of the recipient, so that no addresses are stored.
 #[derive(Debug, Default)]
 pub struct LastRefusals {
     known: FastMap<u64, LastRefusal>,
@@ -35,7 +33,7 @@ pub struct LastRefusals {
 }
 
 impl LastRefusals {
-    /// Notes an outcome that a row was found for.
+    /// Records an outcome that has a row.
     pub fn note(&mut self, address: &Address, outcome: &Outcome, at: UnixTime) {
         if outcome.row.is_empty() {
             return;
@@ -53,7 +51,6 @@ impl LastRefusals {
         }
     }
 
-    /// What was said last.
     #[must_use]
     pub fn of(&self, address: &Address) -> Option<&LastRefusal> {
         self.known.get(&self.hash.hash_one(address.key()))

@@ -1,8 +1,9 @@
-//! Delivery into Maildirs: `PATH/DOMAIN/LOCAL/{tmp,new,cur}`, a file a message, as <https://cr.yp.to/proto/maildir.html>.
+//! Delivery into Maildirs: `PATH/DOMAIN/LOCAL/{tmp,new,cur}`, one file for each message, as in
+//! <https://cr.yp.to/proto/maildir.html>.
 //!
-//! `dispatch` calls [`deliver`] on a blocking thread. The message is written as it is stored, CRLF line ends
-//! included, below the Return-Path that final delivery adds (RFC 5321 4.4); it counts as delivered when file and
-//! folder are synced.
+//! `dispatch` calls [`deliver`] on a blocking thread. The message is written as it is stored, CRLF line ends included,
+//! after the Return-Path that final delivery adds (RFC 5321 4.4); it counts as delivered when file and folder are
+//! synced.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,27 +14,25 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::smtp::address::{Address, ReversePath};
 use crate::spool::Stored;
 
-/// The longest name that we write, octets. File systems take 255; mail readers append flags and sizes.
+/// The longest file name, in octets. File systems allow 255; mail readers append flags and sizes.
 const LONGEST_NAME: usize = 200;
 
-/// One message for one mailbox.
 #[derive(Debug)]
 pub struct Letter {
     /// The folder of all mailboxes.
     pub root: PathBuf,
     pub mailbox: Address,
-    /// What Return-Path says.
+    /// For Return-Path.
     pub reverse_path: ReversePath,
-    /// The file's name, the same at every attempt: a second attempt after a crash replaces the first one's file.
+    /// The file's name, the same at every attempt: after a crash a second attempt replaces the first one's file.
     pub name: String,
-    /// The content.
     pub body: Stored,
 }
 
 /// Writes the message and returns only when it is durable.
 ///
 /// # Errors
-/// What the file system said; nothing of the message is in `new` then, or it is there whole.
+/// An error of the file system; the message is not in `new` then, or completely.
 pub fn deliver(letter: Letter) -> io::Result<()> {
     let mailbox = folder(&letter.root, &letter.mailbox);
     let (tmp, new) = (mailbox.join("tmp"), mailbox.join("new"));
@@ -58,13 +57,13 @@ fn write(path: &Path, reverse_path: ReversePath, body: &Stored) -> io::Result<()
     file.sync_all()
 }
 
-/// A mailbox's folder. Addresses that are the same have the same one.
+/// A mailbox's folder; the same for equal addresses.
 #[must_use]
 pub fn folder(root: &Path, mailbox: &Address) -> PathBuf {
     root.join(safe(mailbox.domain().as_str())).join(safe(mailbox.local_key()))
 }
 
-/// A text as one folder's name: `%` and two hex digits for what a folder's name cannot have or should not begin with.
+/// A text as a folder's name: `%` and two hex digits for characters that it may not have or should not begin with.
 fn safe(text: &str) -> String {
     let mut name = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
@@ -77,7 +76,8 @@ fn safe(text: &str) -> String {
     fitting(name)
 }
 
-/// A name that is too long is cut, and ends with a hash of the whole: no two become one. `%~` is in no other name.
+/// A name that is too long is cut and gets a hash of the whole appended, so that different names stay different. No
+/// other name has `%~`.
 fn fitting(name: String) -> String {
     if name.len() <= LONGEST_NAME {
         return name;
@@ -88,7 +88,7 @@ fn fitting(name: String) -> String {
     format!("{}%~{hash}", &name[..cut])
 }
 
-/// Makes a folder and those above it, each durable in the one that holds it.
+/// Creates a folder and its parents, each durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! What mail that next hops took leaves behind for later mail: relays, against loops (DESIGN section 6, rule 4), and whose
-//! mail was taken or refused lately (section 5, "doubt is temporary").
+//! What is remembered of accepted mail for later mail: relays, for loop detection (DESIGN section 6, rule 4), and
+//! addresses whose mail was accepted or refused lately (section 5, "doubt is temporary").
 //!
-//! Sessions and the queue note here what was accepted, once a message; both ask here.
+//! Sessions and the queue note accepted mail here, once for each message; both read it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,29 +23,25 @@ use crate::spool::Spool;
 use crate::strangers::taken::Taken;
 use crate::time::{QueueTime, UnixTime};
 
-/// The memories, shared by all. Cloning shares them.
+/// The memories. Clones share them.
 #[derive(Clone)]
 pub struct Memory {
-    /// What next hops accepted lately.
     pub relays: Arc<Mutex<RelayMemory>>,
-    /// Whose mail they accepted lately, and whom they refused.
     pub recently_good: Arc<Mutex<RecentlyGood>>,
-    /// Clients whose mail was taken lately.
+    /// Clients whose mail was accepted lately.
     clients: Arc<Mutex<Taken>>,
-    /// Reports that strangers caused, in the queue.
+    /// Reports about strangers' messages in the queue.
     pub(crate) reports: Waiting,
-    /// Reports that could not be delivered.
     pub(crate) dead_letters: DeadLetters,
-    /// Next hops that may refuse everybody.
+    /// Next hops that may refuse all recipients.
     everybody: Arc<Mutex<RefusesEverybody>>,
-    /// What refused recipients were told last.
     refusals: Arc<Mutex<LastRefusals>>,
-    /// Whose time days of success and hours of doubt are counted by.
+    /// For its time, by which recently good addresses and doubt are counted.
     spool: Arc<dyn Spool>,
 }
 
 impl Memory {
-    /// Of these two, which others see too. The spool says what time it is for them.
+    /// Made from memories that others share; the spool has the time for them.
     #[must_use]
     pub fn new(
         relays: Arc<Mutex<RelayMemory>>,
@@ -64,12 +60,12 @@ impl Memory {
         }
     }
 
-    /// The queue's time.
     pub(crate) fn queue_time(&self) -> QueueTime {
         self.spool.queue_time()
     }
 
-    /// Notes a message that a next hop has, for these recipients as received, each with its way; `stranger` brought it.
+    /// Notes a message that a next hop has accepted for these recipients (as received) by these routes; `stranger`
+    /// brought it.
     pub(crate) fn accepted<'a>(
         &self,
         message: (&ReversePath, &Identity, Option<IpAddr>),
@@ -89,23 +85,21 @@ impl Memory {
         }
     }
 
-    /// Clients whose mail was taken lately.
     pub(crate) fn clients(&self) -> MutexGuard<'_, Taken> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What next hops accepted lately.
     pub(crate) fn relays(&self) -> MutexGuard<'_, RelayMemory> {
         self.relays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a refused recipient was told last.
+    /// The last refusal of a recipient.
     #[must_use]
     pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).of(address).cloned()
     }
 
-    /// Notes what a next hop made of a recipient, if it was a refusal.
+    /// Notes an outcome, if it is a refusal.
     pub(crate) fn refused(&self, address: &Address, outcome: &Outcome) {
         if !outcome.row.is_empty() {
             let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,18 +107,16 @@ impl Memory {
         }
     }
 
-    /// Next hops that may refuse everybody.
     pub(crate) fn everybody(&self) -> MutexGuard<'_, RefusesEverybody> {
         self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose mail they accepted lately.
     pub(crate) fn good(&self) -> MutexGuard<'_, RecentlyGood> {
         self.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whose mail it is, if it is a stranger's who brings nobody else's: filters and partners bring that of many.
+/// The client, if it is a stranger that sends mail of its own: filters and partners forward mail of many.
 pub(crate) fn stranger(origin: &Origin, connector: Option<&ReceiveConnector>) -> Option<IpAddr> {
     origin.client.filter(|_| origin.is_stranger() && connector.is_none_or(ReceiveConnector::is_for_anybody))
 }

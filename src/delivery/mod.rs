@@ -1,8 +1,8 @@
-//! From the spool to the next hop: when, where, and what its answer means (DESIGN section 7).
+//! Delivery from the spool, or from a session, to next hops: when, where, and what their replies mean (DESIGN section
+//! 7).
 //!
-//! `session` hands over what it has committed through a channel of [`dispatch::Handover`];
-//! [`dispatch`] schedules it, [`branch`] says what becomes of its recipients, [`attempt`] finds and
-//! asks a next hop, [`maildir`] writes files.
+//! `session` hands over what it has committed through a channel of [`dispatch::Handover`]; [`dispatch`] schedules
+//! attempts, [`branch`] sends a part of a message, [`attempt`] finds and talks to a next hop, [`maildir`] writes files.
 
 pub mod attempt;
 pub mod branch;

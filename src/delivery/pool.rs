@@ -1,7 +1,7 @@
-//! Connections between messages: kept for a while, so that the next message needs no greeting, TLS or AUTH.
+//! Keeps connections between messages for a while, so that the next message needs no greeting, TLS or AUTH.
 //!
 //! `attempt` takes one before it makes one, and puts it back when its transaction ended cleanly. The one that was used
-//! last is taken first, so that those a busy hour needed grow old and end.
+//! last is taken first, so that connections which are no longer needed expire.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::health::Key;
 use crate::config::SmartHost;
 use crate::fast_map::FastMap;
 
-/// How long a connection may lie idle. Exchange closes it after 5 minutes or less, Postfix after 5 minutes.
+/// The longest idle time. Exchange closes an idle connection after at most 5 minutes, Postfix after 5 minutes.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long it lives: so that a change in DNS, of a certificate or in a load balancer is followed.
+/// The longest lifetime, so that changes of DNS, certificates or load balancers take effect.
 const LIFETIME: Duration = Duration::from_secs(300);
-/// How often the idle ones are looked through.
+/// How often idle connections are checked.
 const SWEEP: Duration = Duration::from_secs(5);
-/// One that was used so lately is not looked at before it is used again: the look is a system call for every message,
-/// and a connection that has died all the same is seen at MAIL and costs nobody anything.
+/// A connection that was used within this time is not checked before it is used again: the check is a system call for
+/// every message, and a closed connection shows at MAIL without harm.
 const LATELY: Duration = Duration::from_secs(1);
 
 /// Idle connections of all connectors.
@@ -31,13 +31,13 @@ pub struct Pool {
 
 #[derive(Default)]
 struct PoolInner {
-    /// By connector, each bounded by itself.
+    /// By connector, each limited separately.
     idle: FastMap<Arc<str>, Idles>,
-    /// Whether a task sweeps.
+    /// Whether the sweeping task runs.
     sweeping: bool,
 }
 
-/// One connector's: those used last stand last.
+/// One connector's connections; those used last are at the end.
 type Idles = FastMap<SmartHost, Vec<Idle>>;
 
 struct Idle {
@@ -56,7 +56,7 @@ impl Idle {
 }
 
 impl Pool {
-    /// The connection that was used last, made with these terms and alive as far as can be seen.
+    /// The connection that was used last, with these terms, and alive as far as can be seen.
     #[must_use]
     pub fn take(&self, key: &Key, terms: &Terms) -> Option<Connection> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,8 +84,8 @@ impl Pool {
         idle.is_some_and(|idle| idle.iter().any(|idle| !idle.is_over(now)))
     }
 
-    /// Keeps a connection that is ready for MAIL. A connector keeps `limit` at most, over all its next hops; beyond it
-    /// the one that has lain idle longest ends.
+    /// Keeps a connection that is ready for MAIL. A connector keeps `limit` at most, over all its next hops; beyond
+    /// that the one that has been idle longest is closed.
     pub fn put(self: &Arc<Self>, key: Key, mut connection: Connection, limit: usize) {
         connection.history = History::Reused;
         let now = Instant::now();
@@ -107,7 +107,7 @@ impl Pool {
         }
     }
 
-    /// Takes out what has lain idle too long; ends the sweeping when nothing is left.
+    /// Removes connections that have been idle too long; sweeping ends when none is left.
     fn expired(&self) -> (Vec<Connection>, Sweeping) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, mut over) = (Instant::now(), Vec::new());
@@ -129,7 +129,7 @@ fn take_oldest(idles: &mut Idles) -> Option<Idle> {
     idles.get_mut(&host).map(|idle| idle.remove(0))
 }
 
-/// Whether the sweeping goes on.
+/// Whether sweeping goes on.
 #[derive(PartialEq, Eq)]
 enum Sweeping {
     Again,

@@ -1,8 +1,9 @@
-//! Loops seen while a RCPT is on its way (DESIGN section 6, rule 2): a next hop that, before it answers our RCPT, asks
-//! us about the same recipient is waiting for us, and would for ever.
+//! Detects loops while a RCPT is in flight (DESIGN section 6, rule 2): a next hop that asks us about the same recipient
+//! before it answers our RCPT is waiting for us, and would wait for ever.
 //!
-//! Cut-through calls [`RcptsInFlight::enter`] before each RCPT that it sends and lets go of the guard with its answer. Who
-//! comes from elsewhere, or began before the first RCPT was sent, is never held up; who does wait is asked in turn.
+//! Cut-through calls [`RcptsInFlight::enter`] before each RCPT that it sends, and drops the guard with the reply.
+//! Clients from elsewhere, and transactions that began before the first RCPT was sent, never wait; those that wait are
+//! served in turn.
 
 use std::collections::{BTreeMap, HashMap, hash_map::RandomState};
 use std::hash::BuildHasher as _;
@@ -20,13 +21,12 @@ use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::Origin;
 use crate::smtp::reply::{self, Reply};
 
-/// How many wait for one address.
+/// The most that wait for one address.
 const WAITING: usize = 8;
 
-/// Which RCPTs are the same.
+/// Identifies equal RCPTs.
 #[derive(Debug, Clone, Copy)]
 pub struct Key<'a> {
-    /// The send connector's name.
     pub connector: &'a str,
     /// The recipient as received.
     pub recipient: &'a Address,
@@ -38,34 +38,33 @@ pub struct Key<'a> {
 pub struct Asker {
     /// When its transaction began.
     pub began: Instant,
-    /// Where it comes from.
     pub from: ComesFrom,
-    /// The connector's `cut_through_patience`: so long the RCPT that it may have to wait for waits for its own answer.
+    /// The connector's `cut_through_patience`: how long the RCPT that it may have to wait for waits for its own reply.
     pub patience: Duration,
-    /// `[loop_detection] mode`: with `report` it goes on where it would be refused.
+    /// `[loop_detection] mode`: with `report` it goes on instead of being refused.
     pub mode: LoopMode,
 }
 
 impl Asker {
-    /// How long it waits for another's answer: two thirds of what the other waits, so that the next hop, told that it
-    /// loops, can still answer the first RCPT (DESIGN section 6, rule 2).
+    /// How long it waits for another's reply: two thirds of the other's limit, so that the next hop, when it is told
+    /// that it loops, can still answer the first RCPT (DESIGN section 6, rule 2).
     fn waits(&self) -> Duration {
         self.patience * 2 / 3
     }
 }
 
-/// Where a client comes from, as a send connector sees it.
+/// Where a client comes from, in relation to a send connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComesFrom {
-    /// One of its smart hosts, or its organisation: where a loop would come in.
+    /// One of its smart hosts, or its organisation: a loop would come in here.
     NextHop,
-    /// Anywhere else: never held up.
+    /// Anywhere else: it never waits.
     Elsewhere,
 }
 
 impl ComesFrom {
-    /// Where this client comes from. `addresses`: those that the connector's smart hosts' names stand for, as far as
-    /// known; smart hosts that are addresses need not be among them.
+    /// Where this client comes from. `addresses`: the known addresses of the connector's smart hosts' names; those
+    /// configured as addresses need not be included.
     #[must_use]
     pub fn of(origin: &Origin, connector: &SendConnector, addresses: &[IpAddr]) -> Self {
         let Some(client) = origin.client.map(|client| client.to_canonical()) else { return Self::Elsewhere };
@@ -82,13 +81,13 @@ impl ComesFrom {
     }
 }
 
-/// All RCPTs that are on their way. Cloning shares them.
+/// All RCPTs in flight. Clones share them.
 #[derive(Clone)]
 pub struct RcptsInFlight(Arc<Inner>);
 
 struct Inner {
     state: Mutex<Waiters>,
-    /// Somebody waits, and something was answered.
+    /// Notified when a RCPT was answered for which others wait.
     answered: Notify,
     hashes: RandomState,
     metrics: Metrics,
@@ -96,9 +95,9 @@ struct Inner {
 
 #[derive(Default)]
 struct Waiters {
-    /// By the recipient and the ticket.
+    /// By recipient and ticket.
     under_way: BTreeMap<(u64, u64), Sent>,
-    /// How many wait for a recipient; those for whom nobody waits are not in it.
+    /// How many wait for a recipient; without zeros.
     waiting: HashMap<u64, usize>,
     next_ticket: u64,
 }
@@ -108,7 +107,7 @@ struct Sent {
     at: Instant,
 }
 
-/// A key, hashed.
+/// A hashed key.
 #[derive(Clone, Copy)]
 struct Hashed {
     /// Connector and address.
@@ -117,18 +116,17 @@ struct Hashed {
 }
 
 impl RcptsInFlight {
-    /// Nothing yet.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
         let (state, answered, hashes) = (Mutex::default(), Notify::new(), RandomState::new());
         Self(Arc::new(Inner { state, answered, hashes, metrics }))
     }
 
-    /// Waits for those that it has to wait for. The RCPT may be sent then, and is on its way until the guard is dropped.
+    /// Waits for other RCPTs if necessary. Then the RCPT may be sent; it is in flight until the guard is dropped.
     ///
     /// # Errors
-    /// What RCPT is answered instead: `550 5.4.6`, the next hop is waiting for us (counted and logged here);
-    /// `451 4.3.2`, too many wait already.
+    /// The reply to RCPT instead: `550 5.4.6`, the next hop is waiting for us (counted and logged here); `451 4.3.2`,
+    /// too many wait already.
     pub async fn enter(&self, key: Key<'_>, asker: Asker) -> Result<RcptInFlight, Reply> {
         let hashed = Hashed {
             recipient: self.0.hashes.hash_one((key.connector, key.recipient.key())),
@@ -153,7 +151,7 @@ impl RcptsInFlight {
     }
 }
 
-/// How waiting ended.
+/// The result of waiting.
 enum Waited {
     /// All that it waited for were answered.
     Answered(RcptInFlight),
@@ -199,7 +197,7 @@ impl Inner {
 }
 
 impl Waiters {
-    /// Whether the asker has to wait. Those that are sent later never block it: what it waits for only grows less.
+    /// Whether the asker has to wait. RCPTs that are sent later never block it, so the set it waits for only shrinks.
     fn blocks(&self, hashed: Hashed, asker: Asker) -> bool {
         let blocks = |sent: &Sent| sent.reverse_path == hashed.reverse_path && sent.at < asker.began;
         let to_it = (hashed.recipient, 0)..=(hashed.recipient, u64::MAX);
@@ -207,7 +205,7 @@ impl Waiters {
     }
 }
 
-/// A RCPT that is on its way until this is dropped.
+/// A RCPT in flight, until this is dropped.
 #[must_use = "the RCPT is on its way for as long as this is kept"]
 pub struct RcptInFlight {
     shared: Arc<Inner>,
@@ -226,7 +224,7 @@ impl Drop for RcptInFlight {
     }
 }
 
-/// One of the eight places to wait.
+/// One of the eight slots for waiting.
 struct WaitingPermit<'a> {
     shared: &'a Inner,
     recipient: u64,

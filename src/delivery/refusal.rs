@@ -1,41 +1,39 @@
-//! What the next hop says, and what it means (DESIGN section 7): a table of what servers really say.
+//! Interprets next hops' replies (DESIGN section 7), by a table of what servers really send.
 //!
-//! `attempt` asks [`read::read`] about every reply it reads and acts on the answer. [`hide`] takes internal names out of a
-//! next hop's words; reports call it. What a break of the connection means is `attempt`'s business.
+//! `attempt` calls [`read::read`] for every reply and acts on the result. `attempt` itself handles broken connections.
 
 pub mod read;
 pub mod row;
 pub mod rows;
 pub mod words;
 
-/// What the next hop was replying to.
+/// The step of the conversation that a reply belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Our connection.
+    /// The connection.
     Greeting,
     /// EHLO, or HELO after it.
     Ehlo,
-    /// STARTTLS.
     StartTls,
-    /// AUTH and what belongs to it, up to the last reply.
+    /// AUTH up to the last reply.
     Auth,
     Mail,
     Rcpt,
     Data,
-    /// The final dot, or the last BDAT.
+    /// The end of data, or the last BDAT.
     Dot,
 }
 
-/// Whether somebody has to look at it.
+/// Whether an operator has to look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alert {
-    /// It passes by itself.
+    /// The fault is temporary.
     No,
-    /// It will not go away by itself.
+    /// The fault will not go away by itself.
     Yes,
 }
 
-/// Whether a 2xx or 3xx is what this step goes on with (RFC 5321 4.3.2).
+/// Whether a 2xx or 3xx is the code with which this step continues (RFC 5321 4.3.2).
 fn belongs(step: Step, code: u16) -> bool {
     match step {
         Step::Data => code == 354,

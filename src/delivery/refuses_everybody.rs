@@ -1,10 +1,10 @@
-//! A next hop that refuses everybody (DESIGN section 7): its own directory is broken, or it is not the server that it
-//! should be. It is told from one that refuses those who are gone by who vouches for them, and by how many senders it
-//! takes to show it: one with an old list proves nothing. Pure.
+//! Detects a next hop that refuses all recipients (DESIGN section 7): its own directory is broken, or it is the wrong
+//! server. Two things distinguish it from one that refuses recipients who have left: there is evidence that the
+//! recipients exist, and they were named by many senders, since one sender may use an old list. Pure.
 //!
-//! Whoever speaks to next hops keeps one for all of them, tells it of every message that goes to one, of recipients that
-//! are accepted, and of those that are refused as unknown or by a 5.7.x that no row of the table has, and obeys its
-//! verdict. The health of a next hop is no business of this: it takes connections, and refuses.
+//! Its owner reports every message that is sent, recipients that are accepted, and those that are refused as unknown or
+//! by a 5.7.x that no row matches, and follows the verdict. This is separate from `health`: such a next hop accepts
+//! connections.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,19 +17,17 @@ use crate::one_client::one_client;
 use crate::routing::doubt::Known;
 use crate::smtp::address::{Address, ReversePath};
 
-/// So many different recipients.
+/// Different recipients that have to be refused.
 const RECIPIENTS: usize = 20;
-/// From so many sender domains, and from so many clients, where there are as many.
+/// They have to come from this many sender domains, and from this many clients, if there are as many.
 const SOURCES: usize = 5;
-/// Which is seen by so many messages.
+/// How many there are is determined from this many messages.
 const MESSAGES: usize = 100;
-/// Next hops that are remembered; beyond it those of which nothing is known yet are forgotten, or all.
+/// The most next hops that are remembered; beyond that those without a verdict are forgotten, or all.
 const REMEMBERED: usize = 10_000;
 
-/// A next hop, by the names that its answers carry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The send connector.
     pub connector: Arc<str>,
     /// `name[address]:port`.
     pub next_hop: Arc<str>,
@@ -38,52 +36,51 @@ pub struct Key {
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// Whose domain counts; `<>` is one of its own.
+    /// Its domain counts; `<>` counts as a domain.
     pub reverse_path: &'a ReversePath,
-    /// The client; `None`: a report of ours.
+    /// `None`: a report of ours.
     pub client: Option<IpAddr>,
 }
 
-/// When a next hop answers.
+/// The step of a next hop's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Rcpt,
-    /// At the dot. Who is accepted at RCPT only may still be refused there.
+    /// At the end of data. A recipient that is accepted at RCPT may still be refused there.
     Dot,
 }
 
-/// A recipient was refused as unknown, or by a 5.7.x that no row has.
+/// A recipient that was refused as unknown, or by a 5.7.x that no row matches.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal<'a> {
-    /// The recipient as received.
+    /// As received.
     pub recipient: &'a Address,
-    /// What was known of it *before* this refusal.
+    /// The evidence *before* this refusal.
     pub known: &'a Known,
-    /// Where its message comes from.
     pub source: Source<'a>,
     pub step: Step,
 }
 
-/// What a refusal comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may be right.
+    /// The refusal may be right.
     Believe,
-    /// It is the next hop: the recipient is to be treated as if it were out of reach. [`Change::News`]: now it shows.
+    /// The next hop is at fault: the recipient is treated as if its next hop were unreachable. [`Change::News`]: this
+    /// is the first time.
     Unreachable(Change),
 }
 
-/// All next hops that refused somebody lately, and where the last messages came from.
+/// Next hops with refusals, and the sources of the last messages.
 #[derive(Debug, Default)]
 pub struct RefusesEverybody {
-    /// Those with a refusal since they accepted anybody who is vouched for.
+    /// Those with a refusal since they last accepted a recipient that is known to exist.
     hops: FastMap<Key, Hop>,
     /// By send connector.
     lately: FastMap<Arc<str>, VecDeque<Hashes>>,
     hash: RandomState,
 }
 
-/// A source's domain and client.
+/// The hashed domain and client of a source.
 #[derive(Debug, Clone, Copy)]
 struct Hashes {
     domain: u64,
@@ -99,7 +96,7 @@ struct Hop {
 /// The refusals at one step since such a recipient was accepted there.
 #[derive(Debug, Default)]
 struct Refused {
-    /// The first few of each, all different.
+    /// The first few of each, without duplicates.
     recipients: Vec<u64>,
     domains: Vec<u64>,
     clients: Vec<u64>,
@@ -108,7 +105,7 @@ struct Refused {
 }
 
 impl RefusesEverybody {
-    /// A message goes to this send connector: to be told once a message, not once an attempt, before its first answer.
+    /// A message goes to this send connector: called once for each message, not for attempts, before its first reply.
     pub fn message(&mut self, connector: &Arc<str>, source: Source<'_>) {
         let hashes = self.hashes(source);
         let lately = match self.lately.get_mut(connector) {
@@ -121,8 +118,8 @@ impl RefusesEverybody {
         lately.push_back(hashes);
     }
 
-    /// A recipient was refused. Nobody vouches for it: that shows nothing, and nothing changes for it. It is known to be
-    /// refused for a while (doubted, or believed to be gone): that shows nothing new.
+    /// A recipient was refused. Without evidence that it exists the refusal proves nothing. A recipient that has been
+    /// refused for a while (in doubt, or believed to be gone) proves nothing new.
     pub fn refused(&mut self, hop: &Key, refusal: &Refusal<'_>) -> Verdict {
         if !refusal.known.is_vouched_for() {
             return Verdict::Believe;
@@ -147,13 +144,13 @@ impl RefusesEverybody {
         if refused.everybody { Verdict::Unreachable(Change::News) } else { Verdict::Believe }
     }
 
-    /// Whether no next hop has refused anybody who is vouched for: an acceptance changes nothing then.
+    /// Whether no next hop has a relevant refusal: an acceptance has no effect then.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.hops.is_empty()
     }
 
-    /// A recipient was accepted. If somebody vouches for it, refusals are believed again; [`Change::News`]: they were not.
+    /// A recipient was accepted. If it is known to exist, refusals are believed again; [`Change::News`]: they were not.
     pub fn accepted(&mut self, hop: &Key, known: &Known, step: Step) -> Change {
         if !known.is_vouched_for() {
             return Change::Same;
@@ -178,7 +175,7 @@ impl RefusesEverybody {
         self.hops.entry(key.clone()).or_default()
     }
 
-    /// From how many sources refusals have to come: fewer where the last messages came from fewer.
+    /// From how many sources refusals have to come: fewer if the last messages came from fewer.
     fn needed(&self, connector: &str) -> Needed {
         let distinct = |of: fn(&Hashes) -> u64| {
             let mut all: Vec<u64> = self.lately.get(connector).into_iter().flatten().map(of).collect();

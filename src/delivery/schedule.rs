@@ -1,7 +1,7 @@
-//! When a recipient is tried again, when its sender hears of a delay, and when it is given up (DESIGN section 4,
-//! `retry`). Pure: `dispatch` brings the time.
+//! When a recipient is tried again, when its delay is reported, and when it is given up (DESIGN section 4, `retry`).
+//! Pure: time is an argument.
 //!
-//! RFC 5321 4.5.4.1 asks for growing waits and four to five days before giving up; the operator decides here.
+//! RFC 5321 4.5.4.1 asks for growing waits and four to five days before giving up; here the operator configures them.
 
 use std::time::Duration;
 
@@ -11,55 +11,54 @@ use crate::spool::entry::Why;
 use crate::spool::entry::outline::Waits;
 use crate::time::{Moment, QueueTime, UnixTime};
 
-/// A recipient is really tried this often before its age alone ends it: mail that was held, or that waited while we were
-/// stopped, is not failed by the first attempt that happens to be deferred.
+/// A recipient expires only after this many real attempts: mail that was held, or that waited while the program was
+/// stopped, does not fail by the first deferral.
 const LEAST_ATTEMPTS: u32 = 3;
 
-/// After a start nobody is told of a delay, or given up, for so long: what we depend on may be starting too. Who has
-/// waited twice as long as that would take is told all the same, so that restarts put off nothing for ever.
+/// For this long after a start no delay is reported and no recipient given up, because other servers may be starting as
+/// well. A recipient that has waited twice as long as the limit is excepted, so that repeated restarts do not postpone
+/// it for ever.
 const SETTLING: Duration = Duration::from_mins(30);
 
-/// The least wait after an attempt of which nobody knows whether the message has arrived, and how much longer each is
-/// than the one before. That is 5 copies in two days, and one more where `give_up_after` comes before the next is due.
+/// The least wait after an attempt with an unknown outcome, and the factor by which each further one grows. That is 5
+/// copies in two days, and one more if `give_up_after` comes before the next is due.
 const IN_DOUBT: Duration = Duration::from_mins(10);
 const IN_DOUBT_FACTOR: u32 = 4;
 
-/// How a recipient stands after an attempt that was deferred.
+/// A recipient's state after a deferred attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
-    /// The message's id: it spreads the waits of messages that came together.
+    /// The message's id, which spreads the waits of messages that came together.
     pub id: QueueId,
-    /// From when its age counts.
+    /// The start of its age.
     pub queued_at: QueueTime,
-    /// Attempts so far, this one included.
+    /// Including this one.
     pub attempts: u32,
-    /// Of these, those that count towards its end.
+    /// Of these, those that count towards its expiry.
     pub tried: u32,
-    /// Whether the sender was told of the delay.
+    /// Whether the delay was reported.
     pub warned: bool,
-    /// Where this attempt may have delivered it: how many have done so by now, this one included.
+    /// If this attempt may have delivered it: how many attempts have by now, including this one.
     pub in_doubt: Option<u32>,
 }
 
-/// What follows a deferred attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterDeferral {
-    /// It is tried again after so long.
     Retry(Duration),
-    /// It is tried again after so long, and the sender is told of the delay now, once.
+    /// Try again after this time, and report the delay now; once.
     Warn(Duration),
-    /// It has waited too long.
     GiveUp,
 }
 
-/// What follows an attempt that was deferred at `now`.
+/// The step after an attempt that was deferred at `now`.
 #[must_use]
 pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> AfterDeferral {
     let age = now.queue.since(standing.queued_at);
     let settled = |limit| settled(limit, age, now.up);
     let (warn_after, give_up_after) = (settled(retry.warn_after), settled(retry.give_up_after));
     let ends = match standing.in_doubt {
-        // A next hop had it: a real attempt, however shortly after a start. No other one is early enough and far enough.
+        // A next hop accepted a connection, so this was a real attempt even shortly after a start. Among such attempts
+        // no other is late enough to be the last.
         Some(_) => age.saturating_add(IN_DOUBT) > retry.give_up_after,
         None => age >= give_up_after,
     };
@@ -67,7 +66,7 @@ pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> AfterDeferral {
         return AfterDeferral::GiveUp;
     }
     let planned = wait(retry, standing);
-    // A warning and the end come when they are due, not up to `max` later.
+    // The report of a delay and the expiry are on time, not up to `max` later.
     let not_after = |limit: Duration| if limit > age { planned.min(limit - age) } else { planned };
     let wait = match standing.in_doubt {
         Some(_) if ends => planned,
@@ -78,15 +77,15 @@ pub fn next(retry: &Retry, standing: &Standing, now: Moment) -> AfterDeferral {
     if age >= warn_after && !standing.warned { AfterDeferral::Warn(wait) } else { AfterDeferral::Retry(wait) }
 }
 
-/// The age from which `limit` is in force for a message of this age, where we have run for `up`.
+/// The age from which `limit` applies to a message of this age, if the program has run for `up`.
 fn settled(limit: Duration, age: Duration, up: Duration) -> Duration {
     let later = age.saturating_add(SETTLING.saturating_sub(up));
     if up >= SETTLING { limit } else { limit.max(later.min(limit.saturating_mul(2))) }
 }
 
-/// When one that waits is to be tried where we start at `now` by the time of day. The clock may have been another one
-/// when that was written: what lies further ahead than the schedule allows is now. What may have arrived waits all of its
-/// time then: another copy is worse than a delay.
+/// When a waiting recipient is to be tried after a start at `now` by the wall clock. The clock may have been wrong when
+/// the time was written: a time later than the schedule allows becomes now. A recipient that may have arrived then
+/// waits its full time: another copy is worse than a delay.
 #[must_use]
 pub fn after_start(retry: &Retry, waiting: &Waits, now: UnixTime) -> UnixTime {
     let left = waiting.due.since(now);
@@ -98,8 +97,7 @@ pub fn after_start(retry: &Retry, waiting: &Waits, now: UnixTime) -> UnixTime {
     if left > longest { now } else { waiting.due }
 }
 
-/// The least wait after the attempt number `attempts`, where that was the number `in_doubt` of those that may have
-/// delivered the message.
+/// The least wait after attempt number `attempts`, if it was number `in_doubt` of those with an unknown outcome.
 #[must_use]
 pub fn after_doubt(retry: &Retry, attempts: u32, in_doubt: u32) -> Duration {
     let times = IN_DOUBT_FACTOR.saturating_pow(in_doubt.saturating_sub(1));
@@ -107,8 +105,7 @@ pub fn after_doubt(retry: &Retry, attempts: u32, in_doubt: u32) -> Duration {
 }
 
 /// `first`, each wait `factor` times the one before, at most `max`; up to a tenth less, by id and attempt, so that
-/// messages that were deferred together do not come back together; where it may have arrived up to a tenth more. Never
-/// less than a second.
+/// messages deferred together are not tried together; up to a tenth more if it may have arrived. At least a second.
 fn wait(retry: &Retry, standing: &Standing) -> Duration {
     let spread = f64::from(spread(standing));
     match standing.in_doubt {
@@ -126,7 +123,7 @@ fn spread_out(wait: Duration, spread: f64) -> Duration {
     wait.saturating_add(Duration::from_secs((wait.as_secs_f64() * more) as u64))
 }
 
-/// The wait after so many attempts, not spread.
+/// The wait after this many attempts, not spread.
 fn grown(retry: &Retry, attempts: u32) -> Duration {
     let exponent = i32::try_from(attempts.saturating_sub(1)).unwrap_or(i32::MAX);
     let grown = retry.first.as_secs_f64() * retry.factor.powi(exponent);
@@ -134,7 +131,7 @@ fn grown(retry: &Retry, attempts: u32) -> Duration {
     if grown.is_finite() && grown < longest.as_secs_f64() { Duration::from_secs_f64(grown.max(0.0)) } else { longest }
 }
 
-/// Some byte that depends on id and attempt alone (Fibonacci hashing).
+/// A byte that depends on id and attempt only (Fibonacci hashing).
 fn spread(standing: &Standing) -> u8 {
     let mixed = (standing.id.0 ^ u64::from(standing.attempts)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed.to_be_bytes()[0]

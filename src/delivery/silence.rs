@@ -1,9 +1,9 @@
-//! Next hops that take connections and do not answer: a few of ours wait there, and the rest goes to other hosts of the
-//! connector, where there are some (DESIGN section 7, "Several next hops").
+//! Next hops that accept connections and do not answer: a few transactions wait there, and the others use other hosts
+//! of the connector, if there are any (DESIGN section 7, "Several next hops").
 //!
-//! A [`connection`](super::attempt::connection) notes each wait for a reply that is late; nothing is noted of those that are
-//! not. [`host`] decides, `attempt::walk` puts silent hosts last. Unlike `health` it is about conversations that hang at
-//! any step, also where a test would be answered.
+//! A [`connection`](super::attempt::connection) records only waits for a late reply. [`host`] decides, `attempt::walk`
+//! puts silent hosts last. Unlike `health` it concerns conversations that hang at any step, even if a test would be
+//! answered.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,14 +18,14 @@ use crate::fast_map::FastMap;
 use host::Host;
 pub use host::Then;
 
-/// Hosts that are remembered; beyond it those without connections of ours are forgotten.
+/// The most hosts that are remembered; beyond that those without connections are forgotten.
 const REMEMBERED: usize = 10_000;
 
-/// All hosts that we have connections to.
+/// All hosts with connections.
 #[derive(Debug, Default)]
 pub struct Silence {
     hosts: Mutex<FastMap<Key, Arc<HostEntry>>>,
-    /// How many are silent, so that nobody is looked up while none is.
+    /// How many are silent, so that no lookup is needed while none is.
     silent: Arc<AtomicUsize>,
 }
 
@@ -37,7 +37,7 @@ struct HostEntry {
     silent: Arc<AtomicUsize>,
 }
 
-/// One host, as its connections know it.
+/// One host, as its connections see it.
 #[derive(Clone)]
 pub struct OfHost {
     shared: Arc<HostEntry>,
@@ -48,14 +48,14 @@ pub struct OfHost {
 pub(super) struct Listening {
     of: Option<OfHost>,
     began: Instant,
-    /// When it is looked at next.
+    /// When to check it next.
     next_look: Instant,
-    /// Transactions that had ended when it was looked at last.
+    /// The number of ended transactions at the last check.
     ends: u64,
     late: Option<Late>,
 }
 
-/// A wait that is late, until it is dropped.
+/// A late wait, until it is dropped.
 struct Late {
     of: OfHost,
     began: Instant,
@@ -63,7 +63,7 @@ struct Late {
 }
 
 impl Silence {
-    /// What a connection to this host knows of it; its connector has so many connections.
+    /// For a connection to this host, whose connector has this many connections.
     pub fn of(&self, key: &Key, connections: usize) -> OfHost {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if hosts.len() >= REMEMBERED && !hosts.contains_key(key) {
@@ -78,13 +78,14 @@ impl Silence {
         OfHost { shared, few: host::few(connections) }
     }
 
-    /// Whether some host is silent.
+    /// Whether any host is silent.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.silent.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether this one is, and is not to be tried beside so many who are there, of its connector's connections.
+    /// Whether this one is, and should not be tried in addition to the `there` connections that are waiting, out of the
+    /// connector's connections.
     #[must_use]
     pub fn is_avoided(&self, key: &Key, there: usize, connections: usize) -> bool {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +93,6 @@ impl Silence {
         hosts.get(key).is_some_and(|shared| !shared.host().is_tried(there, host::few(connections), now))
     }
 
-    /// Whether it is silent.
     #[must_use]
     pub fn is_silent(&self, key: &Key) -> bool {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,14 +105,14 @@ impl HostEntry {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes it, and keeps count of those that are silent.
+    /// Changes its state, and keeps the count of silent hosts.
     fn change<T>(&self, change: impl FnOnce(&mut Host, std::time::Instant) -> T) -> T {
         let mut host = self.host();
         let before = host.is_silent();
         let result = change(&mut host, Instant::now().into_std());
         match (before, host.is_silent()) {
             (false, true) => _ = self.silent.fetch_add(1, Ordering::Relaxed),
-            // After a time when too many were known the count may have begun anew.
+            // If too many were known, the count may have been reset.
             (true, false) => {
                 let less = |count: usize| Some(count.saturating_sub(1));
                 let _ = self.silent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -128,7 +128,7 @@ impl OfHost {
         self.shared.ends.load(Ordering::Relaxed)
     }
 
-    /// A transaction has ended there, whatever it said.
+    /// A transaction has ended there, with any result.
     pub(super) fn ends_one(&self) {
         self.shared.ends.fetch_add(1, Ordering::Relaxed);
         if self.shared.silent.load(Ordering::Relaxed) > 0 {
@@ -138,24 +138,23 @@ impl OfHost {
 }
 
 impl Listening {
-    /// A wait that begins now; `None`: nothing is noted of it.
+    /// A wait that begins now; `None`: it is not recorded.
     pub(super) fn new(of: Option<OfHost>, began: Instant) -> Self {
         let ends = of.as_ref().map_or(0, OfHost::ends);
         Self { of, began, next_look: began + host::LATE, ends, late: None }
     }
 
-    /// When it is to be looked at.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.of.as_ref().map(|_| self.next_look)
     }
 
-    /// Looks at it, if it is time: whether it goes on.
+    /// Checks it, if it is time; returns whether to go on waiting.
     pub(super) fn look(&mut self, now: Instant) -> Then {
         let Some(of) = self.of.as_ref().filter(|_| now >= self.next_look) else { return Then::Stay };
         self.next_look = now + host::LATE;
         let ends = of.ends();
         if std::mem::replace(&mut self.ends, ends) != ends {
-            // The host does its work; it is this one message that takes its time.
+            // The host is working; only this message takes long.
             self.late = None;
             return Then::Stay;
         }
@@ -171,7 +170,7 @@ impl Listening {
         then
     }
 
-    /// It has its answer.
+    /// The reply came.
     pub(super) fn answered(&self) {
         if let Some(late) = &self.late {
             late.of.shared.change(|host, now| host.answers(late.number, late.began.elapsed(), now));
@@ -180,7 +179,7 @@ impl Listening {
 }
 
 impl Drop for Late {
-    /// In vain, unless it was answered: then this changes nothing.
+    /// The wait was in vain, unless the reply came, which makes this ineffective.
     fn drop(&mut self) {
         let waited = (self.began.elapsed(), self.of.few);
         self.of.shared.change(|host, now| host.in_vain(self.number, waited, now));

@@ -1,9 +1,9 @@
-//! Connection slots: how many connections a send connector (`max_connections`) and each of its hosts may have, and who
-//! gets the next one (DESIGN section 7, "Next hops").
+//! Connection slots: limits the connections of a send connector (`max_connections`) and of each of its hosts, and
+//! decides which transaction gets the next one (DESIGN section 7, "Next hops").
 //!
 //! `attempt` takes a [`Slot`] of the connector for each transaction and a [`HostSlot`] for the host that it connects
-//! to, and keeps both as long as it uses the connection. [`queue`] decides who is next and [`host`] how many a host is
-//! given; [`line`] wakes whoever waits.
+//! to, and keeps both while it uses the connection. [`queue`] decides which is next, [`host`] how many a host gets;
+//! [`line`] wakes the waiting tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,16 +21,15 @@ pub use line::Slot;
 use crate::fast_map::FastMap;
 use line::Line;
 
-/// The slots of all send connectors.
 #[derive(Debug, Default)]
 pub struct Slots {
-    /// One for each name that was ever configured: there are few.
+    /// By connector's name; names that are no longer configured stay, since there are few.
     lines: Mutex<FastMap<Arc<str>, Arc<Line>>>,
 }
 
 impl Slots {
-    /// Waits for a slot of the connector; `limit` is its `max_connections`, from now on and for all. Dropped before it
-    /// is ready, it leaves nothing behind.
+    /// Waits for a slot of the connector; `limit` is its current `max_connections`, which applies to all from now on.
+    /// Dropping the future has no effect.
     pub async fn take(&self, connector: &Arc<str>, limit: usize, applicant: Applicant) -> Slot {
         match self.line(connector, limit).take(limit, applicant) {
             Ok(slot) => slot,

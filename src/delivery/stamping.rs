@@ -1,4 +1,4 @@
-//! The stamp that a transaction with a next hop carries (DESIGN section 6, rule 3).
+//! Adds the stamp to a transaction with a next hop (DESIGN section 6, rule 3).
 
 use crate::config::SendConnector;
 use crate::in_force::InForce;
@@ -7,8 +7,8 @@ use crate::message::stamp::{self, NewStamp};
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
 
-/// The stamp for these recipients, each as received and as sent. Empty where none is due: a connector without an
-/// organization and recipients of domains that are not ours.
+/// The stamp for these recipients, each as received and as sent. Empty if none is needed: the connector has no
+/// organization, and the recipients' domains are not accepted.
 pub(crate) fn stamp(
     in_force: &InForce,
     connector: &SendConnector,

@@ -1,5 +1,5 @@
-//! A next hop calls a recipient unknown: at RCPT, at the dot or to the queue. What is made of it is one rule for all three
-//! (DESIGN section 5, "doubt is temporary"; section 7, a next hop that refuses everybody).
+//! Handles a next hop's refusal of a recipient as unknown: at RCPT, at the end of data or to the queue. One rule
+//! applies to all three (DESIGN section 5, "doubt is temporary"; section 7, a next hop that refuses everybody).
 
 use std::sync::Arc;
 
@@ -13,47 +13,46 @@ use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::Reply;
 
-/// What an operator looks at where a next hop refuses everybody, with words that say nothing in particular.
+/// For operators, if a next hop refuses all recipients with an unspecific reply.
 const LOOK_AT: &str = "what was changed there last: its recipient filter, its own directory, the rights and networks of its \
                        connector, a filter before it; or whether `smart_hosts` names the right server";
 
-/// Who was refused, and what is known since.
+/// The refused recipient, and what is known since.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unknown<'a> {
-    /// The recipient as received.
+    /// As received.
     pub address: &'a Address,
-    /// The way that led to the refusal, and whether it is a change that was followed.
+    /// The route that led to the refusal, and whether it is a changed answer that was followed.
     pub route: &'a Route,
     pub followed: Followed,
-    /// What the directory, asked live, makes of it now.
+    /// The decision with live answers of the directories.
     pub live: &'a Verdict,
     pub by: KnownBy,
-    /// Who refused, when, and what he said.
+    /// Who refused, when, and the reply.
     pub next_hop: &'a Arc<str>,
     pub step: Step,
     pub said: &'a Reply,
-    /// Where the message comes from.
     pub source: Source<'a>,
 }
 
-/// What becomes of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Judged {
-    /// It goes this way, once.
+    /// Try this route, once.
     Follow(Route),
     /// `451 4.3.0`, or it waits.
     Temporary,
     /// There is no such recipient.
     Believe(Believed),
-    /// Nobody can say now: this.
+    /// No decision is possible now: defer with this reply.
     Defer(Reply),
-    /// The next hop refuses everybody: it is out of reach for whoever is vouched for.
+    /// The next hop refuses all recipients: for those known to exist it counts as unreachable.
     Unreachable,
 }
 
 impl Memory {
-    /// What becomes of a recipient that a next hop does not know. Nothing is noted of it while the next hop refuses
-    /// everybody: the hour of doubt does not run out with its outage.
+    /// Decides about a recipient that a next hop refused as unknown. While the next hop refuses all recipients nothing
+    /// is recorded, so that the hour of doubt does not pass during its outage.
     pub(crate) fn judge(&self, unknown: &Unknown<'_>) -> Judged {
         let now = self.queue_time();
         let Unknown { address, route, followed, live, by, .. } = *unknown;
@@ -79,7 +78,7 @@ impl Memory {
         judged
     }
 
-    /// A next hop refuses a recipient by a policy that nobody knows: whether it refuses everybody.
+    /// A next hop refuses a recipient by an unknown policy: returns whether it refuses all recipients.
     pub(crate) fn refuses_by_policy(
         &self,
         address: &Address,
@@ -105,7 +104,7 @@ impl Memory {
         true
     }
 
-    /// A next hop has taken a recipient, at RCPT or with the message.
+    /// A next hop has accepted a recipient, at RCPT or with the message.
     pub(crate) fn taken(&self, address: &Address, route: &Route, (next_hop, step): (&Arc<str>, Step)) {
         if next_hop.is_empty() || self.everybody().is_quiet() {
             return;

@@ -1,30 +1,28 @@
-//! What becomes of a recipient whose next hop cannot be reached, or is slower than `cut_through_patience`: the key
+//! Decides about a recipient whose next hop cannot be reached, or is slower than `cut_through_patience`: the key
 //! `when_unreachable` (DESIGN section 7). Pure.
 //!
-//! Cut-through asks before it answers RCPT, and after the dot for a branch that broke.
+//! Cut-through calls it before it answers RCPT, and after the end of data for a branch that broke.
 
 use crate::config::WhenUnreachable;
 use crate::routing::verdict::RouteKind;
 
-/// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// It is queued.
     Queue,
-    /// The client hears `451 4.4.1` and keeps it.
+    /// The client gets `451 4.4.1` and keeps it.
     Defer,
 }
 
-/// Who the client is.
+/// Whether the client is a stranger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// No organisation, not authenticated.
     Stranger,
-    /// Anybody else, or ourselves.
+    /// Any other client, or ourselves.
     Known,
 }
 
-/// What earlier mail says of the recipient.
+/// What is known of the recipient from earlier mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
     /// Recently good.
@@ -32,8 +30,8 @@ pub enum Past {
     Nothing,
 }
 
-/// Queued or deferred. `Auto` defers those of whom nobody can say that they exist: if the next hop refused one later,
-/// the report would go to whomever a stranger claimed to be.
+/// Queued or deferred. `Auto` defers recipients without evidence that they exist: if the next hop refused one later,
+/// the report would go to a sender address that a stranger may have forged.
 #[must_use]
 pub fn policy(when: WhenUnreachable, way: RouteKind, client: Client, past: impl FnOnce() -> Past) -> Unreachable {
     match (when, way, client) {

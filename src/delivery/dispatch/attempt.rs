@@ -1,4 +1,4 @@
-//! One turn of a message on a connector: from its place to its end, whatever that is.
+//! One turn of a message on a connector: from taking a slot to the end of the attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,7 @@ use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
 use crate::time::UnixTime;
 
-/// One turn: an attempt, if something is due there. Whatever happens to it, its place and its recipients are free
-/// afterwards.
+/// One turn: an attempt, if something is due. Whatever happens, its slot and its recipients are free afterwards.
 pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
     let place = Arc::new(OccupiedSlot { shared: shared.clone(), turn, kept: AtomicBool::new(true) });
     let turn = &place.turn;
@@ -28,7 +27,7 @@ pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
     let taken = shared.queue().take(turn, rules, UnixTime::steady());
     let Some(picked) = taken else { return shared.queue().led_nowhere(turn) };
     let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };
-    // Not kept by whoever asks: what an attempt began may outlive it.
+    // Weak, because what an attempt began may outlive it.
     let gives = Arc::downgrade(&place);
     let gives: Arc<GivesPlace> = Arc::new(move || gives.upgrade().iter().for_each(|place| place.give_up()));
     let ended = run::run(&shared, &in_force, &picked, &gives).await;
@@ -39,16 +38,16 @@ pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
     drops::go_on(shared, id).await;
 }
 
-/// A turn, and its place on its connector.
+/// A turn with its slot on its connector.
 struct OccupiedSlot {
     shared: Arc<QueueShared>,
     turn: Turn,
-    /// Whether it still has the place.
+    /// Whether it still has the slot.
     kept: AtomicBool,
 }
 
 impl OccupiedSlot {
-    /// The turn goes on without it: nothing is left but to wait.
+    /// Frees the slot early: only waiting is left.
     fn give_up(&self) {
         if self.kept.swap(false, Ordering::Relaxed) {
             self.shared.queue().gives_place(&self.turn);
@@ -64,14 +63,14 @@ impl Drop for OccupiedSlot {
     }
 }
 
-/// A message that stays in memory.
+/// Keeps a message in memory until it is dropped.
 pub(super) struct Loaded {
     shared: Arc<QueueShared>,
     id: QueueId,
 }
 
 impl Loaded {
-    /// Reads it if it is not there. `None`: there is none with this id.
+    /// Reads the message if it is not in memory. `None`: there is none with this id.
     pub(super) async fn begin(shared: &Arc<QueueShared>, id: QueueId) -> Result<Option<Self>, SpoolError> {
         shared.queue().begins(id);
         let loaded = Self { shared: shared.clone(), id };
@@ -85,7 +84,7 @@ impl Drop for Loaded {
     }
 }
 
-/// A hold on recipients, whoever tries them.
+/// Keeps recipients busy until it is dropped.
 pub(super) struct Hold<'a> {
     pub(super) shared: &'a QueueShared,
     pub(super) id: QueueId,
@@ -100,7 +99,7 @@ impl Drop for Hold<'_> {
 }
 
 impl QueueShared {
-    /// Sees to it that a message is in memory that has a turn; whether there is one.
+    /// Makes sure that a message with a turn is in memory; returns whether it exists.
     async fn load(&self, id: QueueId) -> Result<bool, SpoolError> {
         if self.queue().is_loaded(id) {
             return Ok(true);

@@ -1,19 +1,20 @@
-//! What a way was decided by: the configuration and what the directories knew then.
+//! What a route was decided by: the configuration and the directories' versions.
 
 use std::sync::{Arc, Weak};
 
 use crate::in_force::InForce;
 
-/// A configuration in force and the versions of its directories.
+/// A configuration and the versions of its directories.
 #[derive(Clone)]
 pub(super) struct Basis {
-    /// Weak: queued mail does not keep an old configuration alive, and a new one is never at the same address.
+    /// Weak, so that queued mail does not keep an old configuration in memory. While it exists, a new one never has the
+    /// same address.
     in_force: Weak<InForce>,
     versions: u64,
 }
 
 impl Basis {
-    /// What a decision made now is made by.
+    /// The basis of a decision that is made now.
     pub(super) fn of(in_force: &Arc<InForce>) -> Self {
         let directories = in_force.resolver.directories();
         let version = |name: &str| directories.get(name).map_or(0, |directory| directory.version());

@@ -1,23 +1,22 @@
-//! Which recipients of a message share one attempt.
+//! Which recipients of a message share an attempt.
 
 use crate::config::{Protocol, SendConnector};
 use crate::delivery::branch::MAX_RECIPIENTS;
 use crate::routing::verdict::Route;
 use crate::spool::entry::Queued;
 
-/// How the recipients of one message on one connector share attempts.
+/// How recipients of one message on one connector share attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grouping {
-    /// All together: the next hops are the connector's.
+    /// All together: the connector has smart hosts.
     Together,
-    /// Those with the same next-hop domain: its MX is the next hop.
+    /// Those with the same next-hop domain: its MX is used.
     ByDomain,
-    /// Each by itself: a mailbox.
+    /// Each alone: a mailbox.
     Each,
 }
 
 impl Grouping {
-    /// How it is with this connector.
     pub(super) fn of(connector: &SendConnector) -> Self {
         match &connector.protocol {
             Protocol::Smtp(smtp) if smtp.smart_hosts.is_empty() => Self::ByDomain,
@@ -36,7 +35,7 @@ impl Grouping {
     }
 }
 
-/// The positions of the first branch on `connector` among the recipients that are `ready`.
+/// The positions of the first branch on `connector` among recipients that are `ready`.
 pub(super) fn members(
     recipients: &[Queued],
     connector: &str,

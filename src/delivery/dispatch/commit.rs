@@ -1,8 +1,7 @@
-//! What an attempt ended with, made durable: the outcomes of one attempt and the report they cause are one record
-//! (DESIGN section 8).
+//! Makes an attempt's result durable: its outcomes and the report that they cause are one record (DESIGN section 8).
 //!
-//! While a record cannot be made durable the attempt keeps its place: no next hop is given a message again that it has
-//! already taken, and nothing more is delivered whose outcome could not be kept.
+//! While a record cannot be made durable the attempt keeps its slot: so a message that a next hop has accepted is not
+//! sent again, and no further messages are delivered whose outcome could not be stored.
 
 use std::time::Duration;
 
@@ -19,22 +18,22 @@ use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Entry, HeldFor, Outcome, RecipientState, Record};
 use crate::time::{Moment, UnixTime};
 
-/// The longest wait before a record is written again.
+/// The longest wait before a record is tried again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How often a report that failed is read for the dead-letter folder, some seconds in all. Then its envelope is kept
-/// without it: a connector's place is not held for what the disk has lost.
+/// How often a failed report is read for the dead-letter folder, for some seconds in all. Then only its envelope is
+/// stored, so that a lost disk block does not hold up the connector.
 const READINGS: u32 = 4;
 
-/// What is left to do for an attempt's record, from one try to the next.
+/// What is left to do for an attempt's record.
 struct Due {
-    /// To be reported. Emptied when no report is to be sent: what went into the dead-letter folder does not go there
+    /// To be reported. Emptied if no report is to be sent, so that a report in the dead-letter folder is not put there
     /// again.
     reported: Vec<Reported>,
-    /// How often the content of a dead letter was read in vain.
+    /// How often reading a dead letter's content has failed.
     readings: u32,
 }
 
-/// Settles an attempt, makes it durable and tells of it. `false`: we were stopped before it was durable.
+/// Settles an attempt, makes it durable and logs it. `false`: the program was stopped before it was durable.
 pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Entry, ended: Vec<Attempted>) -> bool {
     if ended.is_empty() {
         return true;
@@ -82,7 +81,7 @@ fn settled(in_force: &InForce, entry: &Entry, attempted: &Attempted, now: Moment
     settle::settle(entry, attempted, super::retry(&in_force.config, &attempted.route.connector), now)
 }
 
-/// Whether a next hop answered; `None`: none was asked.
+/// Whether a next hop answered; `None`: none was tried.
 pub(super) fn heard(attempted: &Attempted) -> Option<Heard> {
     match attempted.outcome.class {
         Class::LeftToQueue | Class::InDoubt => None,
@@ -93,7 +92,7 @@ pub(super) fn heard(attempted: &Attempted) -> Option<Heard> {
     }
 }
 
-/// The entry as it will stand.
+/// The entry with its new states.
 fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
     let mut entry = entry.clone();
     for update in settled.iter().map(|settled| &settled.update) {
@@ -105,7 +104,7 @@ fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
     entry
 }
 
-/// Makes everything durable, and returns the report that went with it.
+/// Makes everything durable, and returns the report that was made.
 async fn try_commit(
     shared: &QueueShared,
     in_force: &InForce,
@@ -134,14 +133,14 @@ async fn try_commit(
     Ok(report)
 }
 
-/// What is durable of an update of a message that stands so; its way where that is another one.
+/// The durable part of an update; includes the route only if it changed.
 pub(super) fn change(before: &Entry, update: &Update) -> Change {
     let old = before.recipients.get(update.recipient).map(|queued| &queued.route);
     let route = (old != Some(&update.route)).then(|| update.route.clone());
     Change { id: before.id, recipient: update.recipient, state: update.state.clone(), route }
 }
 
-/// Makes durable that recipients go another way, which are not tried here; then they wait there.
+/// Makes durable that recipients get another route and are not tried here; they wait there.
 pub(super) async fn move_elsewhere(shared: &QueueShared, entry: &Entry, elsewhere: Vec<Update>) {
     let stands = |update: &&Update| {
         let queued = entry.recipients.get(update.recipient);
@@ -157,7 +156,8 @@ pub(super) async fn move_elsewhere(shared: &QueueShared, entry: &Entry, elsewher
     shared.wake.notify_one();
 }
 
-/// A report that failed is kept before its failure is durable, unless nobody could ever get it, or it may not go there.
+/// Stores a failed report in the dead-letter folder before its failure is durable, unless it could never be delivered,
+/// or must not be sent.
 fn keep_dead_letter(
     shared: &QueueShared,
     in_force: &InForce,
@@ -180,7 +180,7 @@ fn keep_dead_letter(
                 return Err(error);
             }
             tracing::error!(queue_id = %report.id, %error, "a report that failed cannot be read; only its envelope is kept");
-            // It leaves the log; what the disk may give later is not to go with it.
+            // It leaves the log; even if the disk can read it again later, the content should not be lost with it.
             if let Ok(content) = shared.parts.spool.open(report.id) {
                 shared.parts.spool.keep_damaged(report, &content);
             }
@@ -197,13 +197,13 @@ fn keep_dead_letter(
     Ok(())
 }
 
-/// A report's content; reports are of a size that memory can hold.
+/// A report's content; reports always fit into memory.
 fn read(shared: &QueueShared, report: &Entry) -> Result<Vec<u8>, SpoolError> {
     let read = shared.parts.spool.open(report.id)?.whole();
     read.map_err(|error| SpoolError::Io(format!("report {}: {error}", report.id)))
 }
 
-/// Makes a drop durable: recipients end without a report, those that an attempt has with the attempt.
+/// Makes a drop durable: recipients end without a report, those in an attempt when it ends.
 pub(super) async fn drop_recipients(shared: &QueueShared, dropping: &Dropping) -> Result<(), SpoolError> {
     if dropping.recipients.is_empty() && dropping.under_way.is_empty() {
         return Ok(());

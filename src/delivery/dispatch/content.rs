@@ -1,5 +1,5 @@
-//! The content of a message that is to be sent, and what becomes of one that is not what was written (DESIGN section 8):
-//! it is not sent, a copy is kept for a person to look at, and the message waits like one whose next hop is away.
+//! Opens the content of a message to be sent, and handles damaged content (DESIGN section 8): it is not sent, a copy is
+//! kept for operators, and the message waits as if its next hop were unreachable.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::smtp::reply::TRY_AGAIN;
 use crate::spool::Stored;
 use crate::spool::entry::Entry;
 
-/// A message's content. What was damaged before is read to its end first: nobody gets a part of it again.
+/// A message's content. Content that was found damaged is first read to its end, so that no part of it is sent again.
 ///
 /// # Errors
-/// The outcome for all of its recipients: it cannot be read now, or is damaged still.
+/// The outcome for all recipients: it cannot be read now, or is still damaged.
 pub(super) async fn open(shared: &QueueShared, entry: &Entry) -> Result<Stored, Outcome> {
     let stored = shared.parts.spool.open(entry.id).map_err(|error| {
         tracing::error!(alert = true, queue_id = %entry.id, %error, "queued content cannot be read; delivery is tried again later");
@@ -27,7 +27,7 @@ pub(super) async fn open(shared: &QueueShared, entry: &Entry) -> Result<Stored, 
     Ok(stored)
 }
 
-/// After an attempt: keeps a copy of what turned out to be damaged.
+/// After an attempt: keeps a copy of content that was found damaged.
 pub(super) async fn look(shared: &QueueShared, entry: &Entry, stored: &Stored) {
     if !stored.is_damaged() {
         return;

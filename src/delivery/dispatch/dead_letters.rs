@@ -1,5 +1,5 @@
-//! Holds the dead letters within their bounds, beside everything else: the folder is read and files are removed where that
-//! may block, a few at a time.
+//! Enforces the limits on dead letters in the background: reads the folder and removes files on a blocking thread, a
+//! few at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,12 +8,11 @@ use super::{QueueShared, record};
 use crate::report::dead_letter::bounds::Sweep;
 use crate::time::UnixTime;
 
-/// How often those that are too old or too many are removed.
 const EVERY: Duration = Duration::from_secs(60);
-/// Between sweeps while more are to go.
+/// The pause between sweeps while more are to be removed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Sweeps now and then, and when there are too many, until no more attempts begin.
+/// Sweeps regularly, and when there are too many, until the queue stops.
 pub(super) async fn hold_within_bounds(shared: Arc<QueueShared>) {
     let sweep = Arc::new(Mutex::new(Sweep::new(shared.parts.memory.dead_letters.clone())));
     let mut ticks = tokio::time::interval(EVERY);
@@ -31,7 +30,7 @@ pub(super) async fn hold_within_bounds(shared: Arc<QueueShared>) {
     }
 }
 
-/// Whether there is more to do.
+/// One sweep; returns whether there is more to do.
 fn once(shared: &QueueShared, sweep: &Mutex<Sweep>) -> bool {
     let config = shared.parts.current.load().config.clone();
     let mut sweep = sweep.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Messages that an operator drops: durably, and of recipients that are being tried when their attempt ends.
+//! Drops messages for an operator: durably, and recipients in an attempt when it ends.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::message::queue_id::QueueId;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Outcome, RecipientState, Record};
 
-/// Drops a message; whether there is one.
+/// Drops a message; returns whether it exists.
 pub(super) async fn begin(shared: Arc<QueueShared>, id: QueueId) -> Result<bool, SpoolError> {
     let loaded = match Loaded::begin(&shared, id).await {
         Ok(loaded) => loaded,
@@ -23,7 +23,7 @@ pub(super) async fn begin(shared: Arc<QueueShared>, id: QueueId) -> Result<bool,
     Ok(true)
 }
 
-/// Drops a message that cannot be read: nothing is under way for it.
+/// Drops a message that cannot be read: no attempt is in progress for it.
 async fn unread(shared: &QueueShared, id: QueueId, error: &SpoolError) -> Result<bool, SpoolError> {
     let dropped = |recipient| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
     let changes: Vec<Change> = shared.parts.spool.open_recipients(id).into_iter().map(dropped).collect();
@@ -34,7 +34,7 @@ async fn unread(shared: &QueueShared, id: QueueId, error: &SpoolError) -> Result
     Ok(there_is_one)
 }
 
-/// Recipients of a message are free again: if an operator dropped it meanwhile, they are dropped now.
+/// Recipients of a message are free again: if the message was dropped meanwhile, they are dropped now.
 pub(super) async fn go_on(shared: Arc<QueueShared>, id: QueueId) {
     let rest = shared.queue().rest_of_dropped(id);
     if let Some(rest) = rest {
@@ -42,7 +42,7 @@ pub(super) async fn go_on(shared: Arc<QueueShared>, id: QueueId) {
     }
 }
 
-/// What an operator dropped before we started is dropped now.
+/// Drops what an operator dropped before the start.
 pub(super) async fn go_on_before(shared: Arc<QueueShared>, id: QueueId) {
     match Loaded::begin(&shared, id).await {
         Ok(Some(_loaded)) => {
@@ -56,7 +56,7 @@ pub(super) async fn go_on_before(shared: Arc<QueueShared>, id: QueueId) {
     }
 }
 
-/// What an operator dropped a while ago is dropped now.
+/// Drops the rest of a message that was dropped before.
 async fn go_on_with(shared: Arc<QueueShared>, rest: Dropping) {
     if let Err(error) = commit::drop_recipients(&shared, &rest).await {
         tracing::error!(queue_id = %rest.entry.id, %error, "a dropped message cannot be taken out of the queue; it stays");

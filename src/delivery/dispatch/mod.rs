@@ -1,9 +1,9 @@
-//! The queue: which branch is due, how many at once, and what becomes of each attempt.
+//! The queue: chooses the branches that are due, limits concurrent attempts, and handles their results.
 //!
 //! `session` sends what it has committed; the spool hands over what it recovered. One task waits for the next due time
-//! and starts attempts, each a task of its own: the way is decided again (`redecide`), the branch sent (`run`), the
-//! outcome worked out (`settle`), made durable together with the report it causes (`commit`) and told (`record`). What a
-//! session's own branch does not know yet is followed to its end (`under_way`). `queue` has it all in memory.
+//! and starts attempts, each a task of its own: the route is decided again (`redecide`), the branch sent (`run`), the
+//! result worked out (`settle`), made durable together with the report it causes (`commit`), and logged (`record`).
+//! Branches of sessions without an outcome yet are followed to their end (`under_way`). `queue` is the state in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,68 +53,60 @@ use outages::Outages;
 use queue::{Due, Queue, Rules, Shown};
 pub use under_way::{Handover, UnderWay};
 
-/// How often the gauge of dead letters is set, sums are told, and the clocks compared; also the longest sleep.
+/// How often the gauge of dead letters is set, summaries are logged, and the clocks compared; also the longest sleep.
 const TICK: Duration = Duration::from_secs(5);
-/// Mail held because its connector is gone is looked at again this often: a directory that is back may know another.
+/// Mail that is held because its connector is gone is examined this often: a directory that is available again may give
+/// another route.
 const LOOK_AT_HELD: Duration = Duration::from_secs(300);
-/// An attempt that ended without an outcome (a panic) is made again after this.
+/// When an attempt that ended without a result (a panic) is repeated.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(60);
-/// Decisions at once about mail whose connector is not in the configuration.
+/// Limits for routing mail whose connector is not in the configuration.
 const WITHOUT_CONNECTOR: Rules = Rules { limit: 4, grouping: Grouping::Together, reports_per_minute: None };
 
-/// What delivery works with.
+/// The services that delivery uses.
 pub struct Parts {
-    /// The configuration in force.
     pub current: Arc<Current>,
-    /// Where the mail is.
     pub spool: Arc<dyn Spool>,
-    /// The way out by SMTP.
     pub outbound: Outbound,
-    /// What mail that was taken leaves behind.
+    /// Notes about accepted mail for later decisions.
     pub memory: Memory,
-    /// Counters.
     pub metrics: Metrics,
-    /// The message trace.
     pub trace: Trace,
 }
 
-/// The running queue.
 pub struct Delivery {
     shared: Arc<QueueShared>,
 }
 
-/// How much waits and is held for a connector.
+/// The number of messages for a connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
     pub connector: String,
-    /// Messages that wait.
     pub waiting: usize,
-    /// Messages that are held.
     pub held: usize,
-    /// When the oldest of either was taken.
+    /// When the oldest of both was received.
     pub oldest: Option<UnixTime>,
 }
 
-/// What the tasks of the queue share.
 struct QueueShared {
     parts: Parts,
     queue: Mutex<Queue>,
-    /// Something may be due, or a place may be free.
+    /// Something may be due, or a slot may be free.
     wake: Notify,
-    /// No more attempts.
+    /// Cancelled: no more attempts begin.
     stopping: CancellationToken,
-    /// No session hands anything over any more.
+    /// Cancelled: sessions hand over no more messages.
     closing: CancellationToken,
-    /// The attempts under way, and what starts them.
+    /// Attempts, and the task that starts them.
     tasks: TaskTracker,
-    /// There are more dead letters than are kept.
+    /// There are more dead letters than allowed.
     too_many_dead_letters: Notify,
-    /// Deferrals that the log has as sums.
+    /// Deferrals that are logged as summaries.
     outages: Mutex<Outages>,
 }
 
 impl Delivery {
-    /// Starts with what the spool recovered, then takes what sessions have committed.
+    /// Starts with the messages that the spool recovered, then takes those that sessions commit.
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
         let mut queue = Queue::counting(parts.memory.reports.clone());
@@ -146,14 +138,14 @@ impl Delivery {
         Arc::new(Self { shared })
     }
 
-    /// How many messages are queued.
+    /// The number of queued messages.
     #[must_use]
     pub fn total(&self) -> usize {
         self.shared.parts.spool.live_messages()
     }
 
-    /// Queued messages behind this one, the oldest first, as they stand now; and how many there are in all. It reads them
-    /// from the disk and blocks; the queue goes on meanwhile.
+    /// The total number of queued messages, and up to `most` of those after `behind`, oldest first, with their current
+    /// state. Reads from the disk and blocks; the queue goes on meanwhile.
     ///
     /// # Errors
     /// The spool's.
@@ -164,7 +156,7 @@ impl Delivery {
         Ok((total, entries?))
     }
 
-    /// One queued message. It may read from the disk and blocks.
+    /// A queued message. Blocks, since it may be read from the disk.
     ///
     /// # Errors
     /// The spool's.
@@ -175,7 +167,7 @@ impl Delivery {
         }
     }
 
-    /// How much waits and is held for each connector.
+    /// How many messages wait and are held for each connector.
     #[must_use]
     pub fn sums(&self) -> Vec<Sum> {
         let sum = |shown: Shown<'_>| Sum {
@@ -187,20 +179,20 @@ impl Delivery {
         self.shared.queue().shown().map(sum).collect()
     }
 
-    /// What a next hop said last to a recipient that it refused.
+    /// The last refusal of a recipient by a next hop.
     #[must_use]
     pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
         self.shared.parts.memory.last_refusal(address)
     }
 
-    /// Makes a message's waiting recipients due now; whether it has some. Held ones stay held.
+    /// Makes a message's waiting recipients due now; returns whether there are any. Held ones stay held.
     pub fn retry(&self, id: QueueId) -> bool {
         let is_due = self.shared.queue().retry(id);
         self.shared.wake.notify_one();
         is_due
     }
 
-    /// Makes due what waits for one connector, or for all; how many messages that is. They go gently, a few at once.
+    /// Makes due what waits for one connector, or for all; returns how many messages. They are tried a few at a time.
     pub fn retry_all(&self, connector: Option<&str>) -> usize {
         let messages =
             self.shared.queue().retry_all(|of| connector.is_none_or(|connector| connector == of), Due::RETRY);
@@ -208,23 +200,24 @@ impl Delivery {
         messages
     }
 
-    /// Drops a message without a report, durably. `false`: there is none with this id. Recipients that are being tried
-    /// just now are dropped when their attempt ends, unless it delivers them; should we end before it does, at the next start. Dropping the future does not take it back.
+    /// Drops a message without a report, durably. `false`: there is none with this id. Recipients in an attempt are
+    /// dropped when it ends, unless it delivers them; if the process ends before, at the next start. Dropping the
+    /// future does not cancel it.
     ///
     /// # Errors
-    /// The spool's, in words.
+    /// The spool's, as text.
     pub async fn drop_message(&self, id: QueueId) -> Result<bool, String> {
-        // In a task of its own: were it broken off, nobody would free the recipients that it holds.
+        // In its own task: if it were cancelled, the recipients that it holds would not be freed.
         let dropped = self.shared.tasks.spawn(drops::begin(self.shared.clone(), id)).await;
         dropped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
-    /// Sets the queue's gauges to what they are now. It is called before each scrape.
+    /// Updates the queue's gauges; called before each scrape.
     pub fn show_gauges(&self) {
         record::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
     }
 
-    /// The configuration in force has changed: held mail is looked at again, and mail whose connector is gone now.
+    /// The configuration in force has changed: examines held mail, and mail whose connector is gone.
     pub fn configuration_changed(&self) {
         let config = self.shared.parts.current.load().config.clone();
         let mut queue = self.shared.queue();
@@ -234,12 +227,13 @@ impl Delivery {
         self.shared.wake.notify_one();
     }
 
-    /// Begins no more attempts. What sessions hand over as they end is taken still: of that something may be under way.
+    /// Begins no more attempts. Messages that sessions hand over as they end are still taken, because they may be under
+    /// way.
     pub fn begin_no_more(&self) {
         self.shared.stopping.cancel();
     }
 
-    /// Begins no more attempts and waits for those under way, those that sessions have handed over among them.
+    /// Begins no more attempts, and waits for those in progress, including those that sessions have handed over.
     pub async fn stop(&self) {
         self.begin_no_more();
         self.shared.closing.cancel();
@@ -262,7 +256,7 @@ impl QueueShared {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts what is due and has a place; returns how long nothing more can be due.
+    /// Starts what is due and has a slot; returns how long nothing else can be due.
     fn start_due(self: &Arc<Self>) -> Duration {
         let config = self.parts.current.load().config.clone();
         let now = UnixTime::steady();
@@ -271,13 +265,13 @@ impl QueueShared {
         let next = queue.next_due(|connector| rules(&config, connector));
         drop(queue);
         for turn in turns {
-            // Boxed: it is large, and spawning moves it about.
+            // Boxed: it is large, and spawning moves it.
             self.tasks.spawn(Box::pin(attempt::attempt(self.clone(), turn)));
         }
         next.map_or(TICK, |due| due.since(now).min(TICK))
     }
 
-    /// These next hops answer, be it a session: what waits for them goes too.
+    /// These next hops answer again, perhaps to a session: what waits for them is due.
     fn hops_are_back(&self, hops: &[Back]) {
         let config = self.parts.current.load().config.clone();
         let mut queue = self.queue();
@@ -286,7 +280,7 @@ impl QueueShared {
         }
     }
 
-    /// Takes a message that was just committed. Its ways were decided by what is in force now, or a moment ago.
+    /// Takes a message that was just committed. It was routed by the configuration in force, or the one before.
     fn take(self: &Arc<Self>, Handover { entry, under_way }: Handover) {
         let basis = Basis::of(&self.parts.current.load_full());
         let id = entry.id;
@@ -299,7 +293,7 @@ impl QueueShared {
     }
 }
 
-/// When mail on this connector is tried again.
+/// The `retry` settings for mail on this connector.
 fn retry<'a>(config: &'a Config, connector: &str) -> &'a Retry {
     config.send_connector(connector).map_or(&Retry::DEFAULT, |connector| &connector.retry)
 }
@@ -312,7 +306,7 @@ fn rules(config: &Config, connector: &str) -> Rules {
     })
 }
 
-/// Waits for what comes next, until it is stopped; then only for what sessions hand over as they end.
+/// Waits for events until it is stopped; then only for what sessions hand over as they end.
 async fn drive(shared: Arc<QueueShared>, mut accepted: UnboundedReceiver<Handover>) {
     let mut tick = tokio::time::interval(TICK);
     let mut held = tokio::time::interval_at(Instant::now() + LOOK_AT_HELD, LOOK_AT_HELD);

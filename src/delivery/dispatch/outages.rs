@@ -1,8 +1,8 @@
-//! What an outage causes again and again: the first deferrals of a connector are told one by one, the rest as a sum for each
-//! minute, so that the log does not grow with what waits. Pure.
+//! Limits log lines during an outage: the first deferrals of a connector are logged individually, the rest as a summary
+//! for each minute, so that the log does not grow with the queue. Pure.
 //!
-//! So are told only those that say nothing of their recipient: that no next hop can be reached, or that the way is not
-//! known because a directory does not answer. What a next hop says of somebody is told each time.
+//! This applies to deferrals that do not concern the recipient: no next hop can be reached, or the route is unknown
+//! because a directory does not answer. A next hop's reply about a recipient is always logged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,34 +10,33 @@ use std::sync::Arc;
 use crate::spool::entry::Why;
 use crate::time::UnixTime;
 
-/// Told one by one each minute, of each connector and reason.
+/// Deferrals that are logged individually each minute, for each connector and reason.
 const SINGLY: u64 = 3;
-/// Seconds.
 const MINUTE: u64 = 60;
 
-/// Many deferrals.
+/// A summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) connector: Arc<str>,
     pub(super) why: Why,
-    /// How many, beyond those that were told one by one.
+    /// How many were not logged individually.
     pub(super) times: u64,
-    /// What the last of them ended with.
+    /// The last one's error.
     pub(super) said: String,
 }
 
-/// This minute's.
+/// The current minute's deferrals.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     minute: u64,
-    /// With those that were told one by one.
+    /// Including those that were logged individually.
     all: BTreeMap<(Arc<str>, bool), Sum>,
-    /// Those of the minutes before, which nobody has taken yet.
+    /// Summaries of previous minutes that have not been taken yet.
     over: Vec<Sum>,
 }
 
 impl Outages {
-    /// Takes a deferral on this connector. Whether it is to be told by itself; if not it is in a sum.
+    /// Counts a deferral on this connector. Returns whether to log it individually; else it is in a summary.
     pub(super) fn take(&mut self, connector: &Arc<str>, (why, said): (Why, &str), now: UnixTime) -> bool {
         if !matches!(why, Why::Unreachable | Why::Undecided) {
             return true;
@@ -53,13 +52,13 @@ impl Outages {
         false
     }
 
-    /// The sums whose minute is over.
+    /// The summaries of minutes that are over.
     pub(super) fn due(&mut self, now: UnixTime) -> Vec<Sum> {
         self.turn(now);
         std::mem::take(&mut self.over)
     }
 
-    /// All of them: there will be no more.
+    /// All summaries; called at the end.
     pub(super) fn rest(&mut self) -> Vec<Sum> {
         self.end();
         std::mem::take(&mut self.over)

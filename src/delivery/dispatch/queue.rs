@@ -1,10 +1,11 @@
-//! What waits: which branch may be tried now, and when the next one may. `dispatch` locks it, asks and tells; it does no
-//! I/O.
+//! The waiting messages: which branch may be tried now, and when the next one may. `dispatch` uses it under a lock; it
+//! does no I/O.
 //!
-//! Each send connector has a [`lane`]: hints of what is due when, and the number of attempts under way, so that a queue of a
-//! million is never searched and no connector waits for another. A message itself is in memory ([`live`]) only while
-//! something is under way for it, and for a while when it is new; else the spool has it, and a hint of some twenty octets
-//! stands here. Reports come after all mail that is due, those that strangers caused at a [`pace`] that all lanes share.
+//! Each send connector has a [`lane`]: hints of what is due when, and the number of attempts in progress, so that a
+//! queue of a million is never searched and no connector waits for another. A message is in memory ([`live`]) only
+//! while an attempt is in progress, and for a while when it is new; otherwise the spool has it, and the queue a hint of
+//! some twenty octets. Reports come after all mail that is due, those about strangers' messages at a [`pace`] that all
+//! lanes share.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -35,102 +36,88 @@ mod picking;
 
 pub(super) use dropping::Dropping;
 
-/// What is known of one recipient besides its entry. It is not durable: at worst a way is decided once more.
+/// What is known of a recipient beside its entry. Not durable: if it is lost, a route is decided again.
 #[derive(Clone, Default)]
 pub(super) struct Known {
-    /// What its way was decided by; `None`: before this process.
+    /// What its route was decided by; `None`: by an earlier process.
     pub(super) basis: Option<Basis>,
-    /// Its way was decided again and not tried yet.
+    /// Whether its route was decided again and has not been tried.
     pub(super) fresh: bool,
 }
 
-/// Who holds recipients: an attempt, or a drop. Each has its own, so that a late release frees nothing of another's.
+/// Identifies who keeps recipients busy: an attempt or a drop. Each has its own, so that a late release does not free
+/// another one's recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Ticket(u64);
 
-/// What a lane may do: from the configuration in force.
+/// A lane's limits, from the configuration in force.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Attempts at once.
+    /// The most concurrent attempts.
     pub(super) limit: usize,
-    /// How recipients share an attempt.
     pub(super) grouping: Grouping,
-    /// Attempts in a minute on reports that strangers caused, of all lanes together; `None`: they do not count, for
-    /// nothing leaves here.
+    /// The most attempts in a minute on reports about strangers' messages, over all lanes; `None`: they are not
+    /// counted, because none leaves from this lane.
     pub(super) reports_per_minute: Option<usize>,
 }
 
-/// Somebody's turn: a place on a connector for one message. It is given back with [`Queue::gives_place`].
+/// A slot on a connector for one message. It is freed with [`Queue::gives_place`].
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// Who will hold its recipients.
+    /// For the recipients that it will keep busy.
     pub(super) ticket: Ticket,
-    /// The message.
     pub(super) id: QueueId,
     pub(super) kind: Kind,
-    /// The lane.
     pub(super) connector: Arc<str>,
-    /// Whose place it has, where domains share the lane's: a number.
+    /// The group whose slot it has, where domains share the lane's slots.
     group: u32,
-    /// Why it is due.
     due: Due,
 }
 
-/// One branch that is to be tried now. Its recipients are busy until they are released or changed.
+/// A branch to be tried now. Its recipients are busy until they are released or updated.
 pub(super) struct Picked {
-    /// As it stood.
+    /// With the state before the attempt.
     pub(super) entry: Arc<Entry>,
-    /// The lane.
     pub(super) connector: Arc<str>,
-    /// Positions in the entry and what is known of them.
+    /// Positions in the entry, and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
 }
 
-/// Recipients of one message that are under way elsewhere. They are busy until they are released or changed.
+/// Recipients of one message that are under way elsewhere. They are busy until they are released or updated.
 pub(super) struct Held {
-    /// Who holds them.
     pub(super) ticket: Ticket,
-    /// The message.
     pub(super) id: QueueId,
-    /// Positions in the entry and what is known of them.
+    /// Positions in the entry, and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
 }
 
-/// What became of one recipient, for the memory.
+/// A recipient's new state, for the memory.
 pub(super) struct Update {
-    /// Its position.
     pub(super) recipient: usize,
-    /// Its state now.
     pub(super) state: RecipientState,
-    /// Its way now.
     pub(super) route: Route,
-    /// What is known of it now.
     pub(super) known: Known,
 }
 
-/// What was heard of a next hop that was tried.
+/// Whether a next hop that was tried answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It answered, whatever it said.
+    /// It answered, with any reply.
     Answer,
-    /// It could not be reached.
     Nothing,
 }
 
-/// What one lane shows of itself.
+/// A lane's figures for gauges.
 pub(super) struct Shown<'a> {
     pub(super) connector: &'a str,
-    /// Branches to be tried.
     pub(super) waiting: usize,
-    /// Besides, reports that strangers caused.
+    /// In addition, reports about strangers' messages.
     pub(super) waiting_reports: usize,
-    /// Branches held.
     pub(super) held: usize,
-    /// The oldest message, reports that strangers caused apart.
+    /// The oldest message, without reports about strangers' messages.
     pub(super) oldest: Option<QueueId>,
 }
 
-/// What waits.
 #[derive(Default)]
 pub(super) struct Queue {
     lanes: HashMap<Arc<str>, Lane>,
@@ -138,22 +125,22 @@ pub(super) struct Queue {
     live: HashMap<QueueId, Live>,
     /// New ones of these, oldest first; some may have been tried.
     recent: VecDeque<QueueId>,
-    /// How many turns each message has that has some: it stays in memory, so that none of them sees an old state.
+    /// How many turns each message has: it stays in memory during those, so that all see the same state.
     turns: HashMap<QueueId, usize>,
     last_ticket: Ticket,
     pace: Pace,
     reports: Waiting,
-    /// Reports that strangers caused, counted there.
+    /// Counts of reports about strangers' messages, to be dropped with them.
     counted: HashMap<QueueId, Counted>,
 }
 
 impl Queue {
-    /// One that counts there the reports that strangers caused.
+    /// A queue that counts reports about strangers' messages in `reports`.
     pub(super) fn counting(reports: Waiting) -> Self {
         Self { reports, ..Self::default() }
     }
 
-    /// Takes a new message in. `basis`: what its ways were decided by, where that is known.
+    /// Adds a new message. `basis`: what its routes were decided by, if known.
     pub(super) fn insert(&mut self, entry: Entry, basis: Option<&Basis>) {
         let known = Known { basis: basis.cloned(), fresh: false };
         let outline = Outline::of(&entry);
@@ -162,7 +149,7 @@ impl Queue {
         self.restore(&outline);
     }
 
-    /// Takes in what was found at the start.
+    /// Adds a message that was found at start.
     pub(super) fn restore(&mut self, outline: &Outline) {
         if let Some(counted) = self.reports.count(outline) {
             self.counted.insert(outline.id, counted);
@@ -188,7 +175,7 @@ impl Queue {
         Held { ticket, id, recipients: live.map(|live| live.hold(recipients, ticket)).unwrap_or_default() }
     }
 
-    /// A turn has its place no longer. Once it is over too, [`Queue::ends`] is called.
+    /// A turn frees its slot. When it is over as well, [`Queue::ends`] has to be called.
     pub(super) fn gives_place(&mut self, turn: &Turn) {
         if let Some(lane) = self.lanes.get_mut(&turn.connector) {
             lane.finished(turn.kind, turn.group);
@@ -202,7 +189,7 @@ impl Queue {
         self.ends(turn.id);
     }
 
-    /// A next hop of this connector (that of the domain, where it goes by MX) answered, or could not be reached.
+    /// A next hop of this connector (with MX, of the route's domain) answered, or could not be reached.
     pub(super) fn heard(&mut self, route: &Route, heard: Heard, (rules, now): (Rules, UnixTime)) {
         let Some(lane) = self.lanes.get_mut(&route.connector) else { return };
         let group = group(&route.next_hop_domain);
@@ -212,7 +199,7 @@ impl Queue {
         }
     }
 
-    /// A next hop answers that was down, or not known. Where it goes by MX it must be said whose that is.
+    /// A next hop answers again that was down or unknown. With MX, `back` has the domain.
     pub(super) fn hop_is_back(&mut self, back: &Back, (rules, now): (Rules, UnixTime)) {
         let group = match (&back.domain, rules.by_domain()) {
             (Some(domain), true) => group(domain),
@@ -224,7 +211,7 @@ impl Queue {
         }
     }
 
-    /// Takes over what became of recipients and frees them. A message whose last recipient is done leaves.
+    /// Applies recipients' new states and frees them. A message whose last recipient is done is removed.
     pub(super) fn update(&mut self, id: QueueId, updates: Vec<Update>) {
         let Some(live) = self.live.get_mut(&id).filter(|_| !updates.is_empty()) else { return };
         let before = Outline::of(&live.entry);
@@ -256,8 +243,8 @@ impl Queue {
         self.unload(id);
     }
 
-    /// Frees the recipients that are still held with this ticket: their attempt ended without an outcome. They are due
-    /// at `again`.
+    /// Frees the recipients still held with this ticket, because their attempt ended without a result. They are due at
+    /// `again`.
     pub(super) fn release(&mut self, id: QueueId, ticket: Ticket, again: UnixTime) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let mut freed = HashSet::new();
@@ -276,7 +263,7 @@ impl Queue {
         self.unload(id);
     }
 
-    /// Makes waiting recipients of one message due now; whether it has some.
+    /// Makes waiting recipients of one message due now; returns whether there are any.
     pub(super) fn retry(&mut self, id: QueueId) -> bool {
         if self.live.get(&id).is_some_and(|live| !live.has_free()) {
             return false;
@@ -285,7 +272,7 @@ impl Queue {
         lanes.map(|lane| lane.hint_now(Kind::Mail, id, Due::RETRY)).count() > 0
     }
 
-    /// Makes due, for this reason, what waits for connectors of which this is true; how many messages that is.
+    /// Makes due, for this reason, what waits for connectors for which `of` is true; returns how many messages.
     pub(super) fn retry_all(&mut self, of: impl Fn(&str) -> bool, due: Due) -> usize {
         let lanes = self.lanes.iter_mut().filter(|(connector, _)| of(connector));
         let mut ids: Vec<QueueId> = lanes.flat_map(|(_, lane)| lane.retry(due)).collect();
@@ -295,7 +282,7 @@ impl Queue {
         ids.len()
     }
 
-    /// Mail that is held for want of its connector is looked at again now.
+    /// Makes mail due that is held because its connector is missing, to be examined.
     pub(super) fn look_at_held(&mut self) {
         for lane in self.lanes.values_mut() {
             let held: Vec<_> = lane.held.iter().copied().collect();
@@ -303,12 +290,12 @@ impl Queue {
         }
     }
 
-    /// A message that is in memory.
+    /// A message in memory.
     pub(super) fn get(&self, id: QueueId) -> Option<Entry> {
         self.live.get(&id).map(|live| Entry::clone(&live.entry))
     }
 
-    /// What each lane shows of itself.
+    /// The figures of each lane.
     pub(super) fn shown(&self) -> impl Iterator<Item = Shown<'_>> {
         self.lanes.iter().map(|(connector, lane)| Shown {
             connector,
@@ -319,7 +306,7 @@ impl Queue {
         })
     }
 
-    /// Enters a message into the lanes of its recipients, with hints for those that are new there.
+    /// Adds a message to the lanes of its recipients, with hints for those that are new there.
     fn enter(&mut self, outline: &Outline, is_new: impl Fn(usize) -> bool) {
         let mut hints = Vec::new();
         for open in &outline.open {
@@ -346,7 +333,7 @@ impl Queue {
         }
     }
 
-    /// Takes a message out of what the lanes show; hints are left to be dropped when they are met.
+    /// Removes a message from the lanes' figures; its hints are dropped when they come up.
     fn leave(&mut self, outline: &Outline) {
         for open in &outline.open {
             if let Some(lane) = self.lanes.get_mut(&open.connector) {

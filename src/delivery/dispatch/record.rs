@@ -1,4 +1,4 @@
-//! The one place where an outcome is logged, counted and traced.
+//! Logs, counts and traces outcomes; no other code does.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::spool::entry::{Entry, Outcome, Queued, RecipientState, Why};
 use crate::time::{self, Jumps, UnixTime};
 use crate::trace::{Attempt, Event, What};
 
-/// What metrics call mail whose connector is not decided yet.
+/// The label of mail whose connector is not decided yet.
 const UNDECIDED_LABEL: &str = "undecided";
 
-/// One attempt's duration.
+/// Records an attempt's duration.
 pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Duration) {
     metrics.delivery_duration.with_label_values(&[&*connector.name]).observe(duration.as_secs_f64());
 }
 
-/// What became of the recipients of an attempt; the entry as it stood and as it stands now.
+/// Records the outcomes of an attempt's recipients; the entry before and after.
 pub(super) fn outcomes(shared: &QueueShared, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
     for attempted in ended {
         let at = attempted.recipient;
@@ -70,7 +70,7 @@ fn outcome(shared: &QueueShared, entry: &Entry, (was, queued): (&Queued, &Queued
     }
 }
 
-/// Whether the log has it by itself. If not it is in a sum already.
+/// Whether the log has it individually; if not, it is counted in a summary.
 fn is_told(shared: &QueueShared, is: &Queued, attempted: &Attempted) -> bool {
     let RecipientState::Waiting(waiting) = &is.state else { return true };
     let about = (waiting.why, &*waiting.last_error);
@@ -81,7 +81,7 @@ fn is_told(shared: &QueueShared, is: &Queued, attempted: &Attempted) -> bool {
     told
 }
 
-/// What was not told one by one.
+/// Logs summaries.
 pub(super) fn sums(sums: &[Sum]) {
     for Sum { connector, why, times, said } in sums {
         let reason = if *why == Why::Undecided { "its way is not known" } else { "out of reach" };
@@ -89,7 +89,7 @@ pub(super) fn sums(sums: &[Sum]) {
     }
 }
 
-/// Which attempt the trace says that it was, if it has a record of it at all.
+/// Which attempt the trace should name, if it gets a record at all.
 fn recorded(what: What, was: &Queued, is: &Queued) -> Option<Option<Attempt>> {
     let number = was.state.attempts().saturating_add(1);
     if what != What::Deferred {
@@ -136,7 +136,7 @@ fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detai
     }
 }
 
-/// The time of day may have jumped since the last look.
+/// Logs a jump of the wall clock since the last call.
 pub(super) fn jump(metrics: &Metrics, jumps: &mut Jumps) {
     let Some(jump) = jumps.look(time::moved()) else { return };
     let to = UnixTime::now();
@@ -145,19 +145,19 @@ pub(super) fn jump(metrics: &Metrics, jumps: &mut Jumps) {
     tracing::warn!(%from, %to, seconds = jump, "the time of day has jumped; no age and no time to try is moved by it");
 }
 
-/// No report is sent.
+/// A report is not sent.
 pub(super) fn not_sent(metrics: &Metrics, why: NotSent) {
     metrics.reports_not_sent.with_label_values(&[why.as_str()]).inc();
 }
 
-/// How many dead letters there are.
+/// Updates the number of dead letters, and returns it.
 pub(super) fn dead_letters(parts: &Parts) -> usize {
     let count = parts.memory.dead_letters.count();
     parts.metrics.dead_letters.with_label_values::<&str>(&[]).set(i64::try_from(count).unwrap_or(i64::MAX));
     count
 }
 
-/// What became of the dead letters.
+/// Records a sweep of the dead letters.
 pub(super) fn swept(metrics: &Metrics, swept: &Swept) {
     metrics.dead_letters_leaving.with_label_values::<&str>(&[]).set(i64::try_from(swept.leaving).unwrap_or(i64::MAX));
     for (reason, removed) in [("age", swept.aged), ("number", swept.beyond)] {
@@ -165,7 +165,7 @@ pub(super) fn swept(metrics: &Metrics, swept: &Swept) {
     }
 }
 
-/// How much is queued, and for how long.
+/// Sets the gauges of the queue.
 pub(super) fn gauges(metrics: &Metrics, queue: &Queue, now: UnixTime) {
     let mut reports = 0;
     for shown in queue.shown() {

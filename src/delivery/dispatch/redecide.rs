@@ -1,5 +1,5 @@
-//! A recipient's way, decided again before it is tried (DESIGN section 7, "Queue"): mail for a user who was moved while
-//! it waited goes to the new side. A new decision may change the way, never refuse.
+//! Routes a recipient again before an attempt (DESIGN section 7, "Queue"): mail for a user who was moved while it
+//! waited goes to the new system. A new decision may change the route, but never refuses.
 
 use std::sync::Arc;
 
@@ -17,20 +17,19 @@ use crate::smtp::reply::{ROUTING_LOOP, Reply};
 use crate::spool::entry::{Entry, Queued, RecipientState};
 use crate::time::UnixTime;
 
-/// What is to be done with one recipient now.
+/// What to do with a recipient now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Now {
-    /// It is tried this way.
     Try(Route),
-    /// It is tried the old way, though a decision made now would refuse it with this.
+    /// Try the old route, although a new decision would refuse with this reply.
     TryOld(Route, Reply),
-    /// Its connector is gone and nothing else is known: it is held.
+    /// Its connector is gone and there is no other route: hold it.
     Hold,
-    /// A report without a way: none can be found for now (4xx), or there is none (5xx).
+    /// A report has no route now (4xx), or will never have one (5xx).
     NoWay(Reply),
 }
 
-/// Decides again where it may have changed since; `None`: nothing can have changed.
+/// Decides again if the result may differ; `None`: it cannot.
 pub(super) async fn redecide(
     in_force: &Arc<InForce>,
     entry: &Entry,
@@ -56,8 +55,8 @@ pub(super) async fn redecide(
     })
 }
 
-/// The way as it would be decided now, or the reply that would refuse it; among them that the new way is one that the
-/// message came by already. And who says that the address exists.
+/// The route by a new decision, or the reply that would refuse it, for example because the message has passed that
+/// route already. Also which source says that the address exists.
 pub(super) async fn decide(
     in_force: &InForce,
     entry: &Entry,

@@ -1,26 +1,25 @@
-//! Which deferrals the trace has a record of: an outage in which thousands of messages are tried again and again is not to
-//! fill it. Pure.
+//! Decides which deferrals the trace records: an outage with thousands of messages and attempts must not fill it. Pure.
 //!
-//! A deferral for the reason of the one before is recorded when its number is a power of two; the numbers in the records
-//! say how many there were. The attempts are counted in the spool, so that this is right over restarts.
+//! A deferral for the same reason as the one before is recorded if the attempt's number is a power of two; the records
+//! have the number. Attempts are counted in the spool, so this is correct over restarts.
 
 use crate::spool::entry::{Queued, RecipientState, Waiting, Why};
 
-/// Up to this attempt other words of a next hop are another reason. It could vary them for ever.
+/// Up to this attempt another text of a next hop counts as another reason; it could vary for ever.
 const WORDS_COUNT: u32 = 16;
 
-/// What the trace has of a deferral.
+/// Whether the trace records a deferral.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// A record: it is the first, or its reason is another one.
+    /// It is the first, or has another reason.
     New,
-    /// A record, as one of many for the same reason.
+    /// It is one of many for the same reason.
     Again,
-    /// Nothing: the next record counts it.
+    /// It does not: the next record counts it.
     No,
 }
 
-/// Of a recipient that stood and stands so.
+/// For a recipient's state before and after.
 pub(super) fn recorded(before: &Queued, after: &Queued) -> Recorded {
     let (RecipientState::Waiting(was), RecipientState::Waiting(is)) = (&before.state, &after.state) else {
         return Recorded::New;
@@ -38,7 +37,7 @@ fn is_same(was: &Waiting, is: &Waiting) -> bool {
     was.why == is.why
         && was.followed == is.followed
         && match is.why {
-            // In which way of many it cannot be reached changes from one attempt to the next.
+            // The details of an unreachable next hop vary between attempts.
             Why::Unreachable | Why::Undecided => true,
             // Each may be another copy.
             Why::InDoubt => false,
@@ -46,7 +45,7 @@ fn is_same(was: &Waiting, is: &Waiting) -> bool {
         }
 }
 
-/// Whether two texts are the same but for their numbers: a greylister counts seconds.
+/// Whether two texts are the same except for their numbers: a greylisting server counts seconds.
 fn is_alike(one: &str, other: &str) -> bool {
     words(one).eq(words(other))
 }

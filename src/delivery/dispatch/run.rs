@@ -1,4 +1,4 @@
-//! One attempt on one branch, from the decision made again to the outcome made durable.
+//! One attempt on one branch: routes its recipients again, sends, and makes the outcome durable.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,24 +31,24 @@ use crate::smtp::reply::{Enhanced, NEXT_HOP_UNREACHABLE, Reply, UNKNOWN_JUST_NOW
 use crate::spool::entry::{Entry, HeldFor, Queued, RecipientState, Waiting};
 use crate::time::UnixTime;
 
-/// What Maildirs answer.
+/// The reply for delivery to a Maildir.
 const IN_MAILBOX: Reply = Reply::fixed(250, Enhanced(2, 0, 0), "delivered to the mailbox");
-/// What the queue shows, and the sender of a delayed message reads, when a mailbox cannot be written.
+/// For the queue, and for reports of delay, if a mailbox cannot be written.
 const MAILBOX_UNWRITABLE: Reply = Reply::fixed(451, Enhanced(4, 2, 0), "the mailbox cannot be written now");
 
-/// What the decision made again comes to.
+/// The result of routing again.
 #[derive(Default)]
 struct Plan {
-    /// These are tried now.
+    /// Recipients to be tried now.
     going: Vec<Attempted>,
-    /// These are over without having been tried.
+    /// Recipients that are finished without an attempt.
     over: Vec<Attempted>,
-    /// These go another way, or wait as before.
+    /// Recipients that get another route, or wait as before.
     elsewhere: Vec<Update>,
 }
 
-/// Makes the attempt. Returns how it ended for each recipient that was tried or is over; the others went back to the
-/// queue already.
+/// Makes the attempt. Returns the result for each recipient that was tried or is finished; the others have been
+/// returned to the queue.
 pub(super) async fn run(
     shared: &QueueShared,
     in_force: &Arc<InForce>,
@@ -116,7 +116,8 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
 }
 
 impl Plan {
-    /// It is tried now if its way is still on this connector, in the same branch as the others; else it is queued there.
+    /// Adds a recipient: it is tried now if its route is still on this connector and in the same branch; else it is
+    /// queued there.
     fn go(&mut self, in_force: &InForce, picked: &Picked, attempted: Attempted) {
         let Some(queued) = picked.entry.recipients.get(attempted.recipient) else { return };
         let mine = attempted.route.connector == picked.connector && matches!(queued.state, RecipientState::Waiting(_));
@@ -131,7 +132,7 @@ impl Plan {
             return;
         }
         let state = match &queued.state {
-            // It is its turn, there as here.
+            // It is due there as it was here.
             RecipientState::Waiting(waiting) => RecipientState::Waiting(Waiting {
                 next_attempt: waiting.next_attempt.min(UnixTime::steady()),
                 ..waiting.clone()
@@ -143,7 +144,7 @@ impl Plan {
     }
 }
 
-/// Tries the branch the connector's way; each recipient with what became of it.
+/// Sends the branch by the connector's protocol; returns each recipient's outcome.
 async fn send(
     shared: &QueueShared,
     in_force: &InForce,
@@ -163,7 +164,7 @@ async fn send(
     };
     let tries = shared.parts.outbound.tries(&connector.name);
     let tried = |(attempted, outcome): (Attempted, Outcome)| {
-        // All others have been somewhere, or have looked.
+        // An attempt counts if a next hop was really tried since the last one.
         let before = entry.recipients.get(attempted.recipient).map_or(0, |queued| queued.state.tries());
         let counts = outcome.class != Class::Unreachable || (tries != 0 && tries != before);
         Attempted { tries, outcome, counts, ..attempted }
@@ -207,7 +208,7 @@ async fn by_smtp(
     outcomes
 }
 
-/// What outcomes come to, once they are noted and all is asked that has to be.
+/// Notes the outcomes for later decisions, asks directories where necessary, and returns the results.
 pub(super) async fn judge(
     shared: &QueueShared,
     in_force: &Arc<InForce>,
@@ -219,7 +220,7 @@ pub(super) async fn judge(
     concurrently(ends.collect()).await
 }
 
-/// Notes what was taken.
+/// Notes accepted mail.
 fn remember(shared: &QueueShared, in_force: &InForce, entry: &Entry, tried: &[Attempted]) {
     let mut connectors = in_force.config.receive_connectors.iter();
     let connector = connectors.find(|connector| connector.name == entry.origin.receive_connector);
@@ -275,9 +276,9 @@ async fn to_mailbox(
     Outcome::ours(Class::Deferred, MAILBOX_UNWRITABLE)
 }
 
-/// How it ended for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a
-/// changed answer is followed once; where nothing changed, whoever the directory has, or is recently good, is doubted for an
-/// hour (DESIGN section 5, "doubt is temporary").
+/// The result for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a changed
+/// answer is followed once; if nothing changed, a recipient that a directory has or that is recently good is in doubt
+/// for an hour (DESIGN section 5, "doubt is temporary").
 async fn end(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     if let Some(queued) = entry.recipients.get(attempted.recipient) {
         shared.parts.memory.refused(&queued.rcpt.address, &attempted.outcome);
@@ -296,7 +297,7 @@ async fn end(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, attem
     Attempted { end, ..attempted }
 }
 
-/// Whether a next hop that refuses it by a policy that nobody knows refuses everybody.
+/// Whether a next hop that refuses a recipient by an unknown policy refuses all recipients.
 fn refuses_everybody(shared: &QueueShared, entry: &Entry, attempted: &Attempted) -> bool {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
     let (route, outcome) = (&attempted.route, &attempted.outcome);
@@ -304,7 +305,7 @@ fn refuses_everybody(shared: &QueueShared, entry: &Entry, attempted: &Attempted)
     shared.parts.memory.refuses_by_policy(&queued.rcpt.address, route, (outcome, Step::Rcpt), source)
 }
 
-/// The next hop does not know it.
+/// The next hop says that the recipient is unknown.
 async fn unknown(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, attempted: Attempted) -> Attempted {
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return attempted };
     let already_followed = matches!(&queued.state, RecipientState::Waiting(waiting) if waiting.followed);
@@ -322,7 +323,7 @@ async fn unknown(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, a
         live: &live,
         by,
         next_hop: &attempted.outcome.next_hop,
-        // Or at the dot; nobody waits, and nothing is remembered of it for others.
+        // Or at the end of data; no client waits, so nothing is remembered for others.
         step: Step::Rcpt,
         said: &attempted.outcome.reply,
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
@@ -336,7 +337,7 @@ async fn unknown(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, a
     }
 }
 
-/// Deferred with this, whatever the next hop said.
+/// Deferred with this reply instead of the next hop's.
 fn instead(reply: &Reply, attempted: Attempted) -> Attempted {
     let reply = reply.saying(format!("{} (the next hop said: {})", reply.text, attempted.outcome.reply));
     let outcome = Outcome { class: Class::Deferred, reply, ..attempted.outcome };

@@ -8,7 +8,7 @@ use crate::smtp::envelope::{Body, Origin, RcptTo, Relay, Sender};
 use crate::spool::entry::{Content, Entry, Queued, RecipientState};
 use crate::time::{QueueTime, UnixTime};
 
-/// A way to an address over a connector.
+/// A route to an address over a connector.
 pub(super) fn route(address: &str, connector: &str) -> Route {
     let address = Address::parse(address).unwrap();
     let next_hop_domain = address.domain().clone();
@@ -24,7 +24,7 @@ pub(super) fn report(id: u64, organization: &str, recipients: &[(&str, &str, Rec
     Entry { origin: Origin::report_about(&about), sender, ..entry(id, recipients) }
 }
 
-/// A message from Alice, taken at 10,000, for these (address, connector, state).
+/// A message from Alice, received at 10,000, with these recipients (address, connector, state).
 pub(super) fn entry(id: u64, recipients: &[(&str, &str, RecipientState)]) -> Entry {
     let queued = |(address, connector, state): &(&str, &str, RecipientState)| Queued {
         rcpt: RcptTo { address: Address::parse(address).unwrap(), notify: None, orcpt: None },

@@ -1,4 +1,4 @@
-//! From how an attempt ended to what the queue keeps and the sender hears. Pure.
+//! From the results of an attempt to recipients' new states and reports. Pure.
 
 use std::sync::Arc;
 
@@ -13,16 +13,14 @@ use crate::spool::entry::outline::{self, Outline};
 use crate::spool::entry::{Entry, HeldFor, Outcome as Done, RecipientState, Waiting, Why};
 use crate::time::{Moment, QueueTime, UnixTime};
 
-/// How one recipient's attempt ended, everything asked that had to be.
+/// The result of one recipient's attempt, after directories were asked where necessary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AttemptOutcome {
-    /// A next hop or a mailbox has it.
     Delivered,
-    /// Not now.
     Deferred,
     /// Refused for good.
     Refused,
-    /// The next hop does not know it, and the directory, asked live, knows another way.
+    /// The next hop says that it is unknown, and the directory's live answer gives another route.
     Follow(Route),
     /// Its connector is gone.
     Held,
@@ -31,33 +29,26 @@ pub(super) enum AttemptOutcome {
 /// One recipient's attempt.
 #[derive(Clone)]
 pub(super) struct Attempted {
-    /// Its position.
     pub(super) recipient: usize,
-    /// What was known of it.
     pub(super) known: Known,
-    /// The way that was tried.
     pub(super) route: Route,
-    /// What a decision made now would refuse it with, where the old way was tried all the same.
+    /// The reply with which a new decision would refuse it, if the old route was tried.
     pub(super) refused_now: Option<Reply>,
-    /// What became of it there.
     pub(super) outcome: Outcome,
     /// Whether it counts towards its expiry: a next hop of its connector was really tried since its last attempt.
     pub(super) counts: bool,
-    /// What [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) was at its end.
+    /// The value of [`Outbound::tries`](crate::delivery::attempt::Outbound::tries) at its end.
     pub(super) tries: u32,
-    /// What that comes to.
     pub(super) end: AttemptOutcome,
 }
 
-/// What follows from one recipient's attempt.
+/// A recipient's new state, and what is reported.
 pub(super) struct Settled {
-    /// For the spool and the memory.
     pub(super) update: Update,
-    /// For the sender.
     pub(super) reported: Option<Reported>,
 }
 
-/// What follows from an attempt that ended at `now`.
+/// Settles an attempt that ended at `now`.
 pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) -> Settled {
     let Outcome { next_hop, reply, success, .. } = attempted.outcome.clone();
     let (state, action) = match &attempted.end {
@@ -87,7 +78,7 @@ pub(super) fn settle(entry: &Entry, attempted: &Attempted, retry: &Retry, now: M
     Settled { update: Update { recipient: attempted.recipient, state, route, known }, reported }
 }
 
-/// A message that was recovered: what is too far ahead, by a clock that was another one, is due now.
+/// Adjusts a recovered message: a due time too far ahead, which comes from another clock, becomes now.
 pub(super) fn after_start<'a>(outline: &mut Outline, retry: impl Fn(&str) -> &'a Retry, now: UnixTime) {
     for open in &mut outline.open {
         if let outline::Standing::Waits(waits) = &mut open.standing {
@@ -96,8 +87,8 @@ pub(super) fn after_start<'a>(outline: &mut Outline, retry: impl Fn(&str) -> &'a
     }
 }
 
-/// A message was read because its turn has come. What the spool has may be from before a start, by a clock that was another
-/// one: where that is too far ahead, the hint was right that led here.
+/// Adjusts a message that was read because it is due. Its due time may have been written by another clock: if it is too
+/// far ahead, the hint was right.
 pub(super) fn after_reading<'a>(entry: &mut Entry, retry: impl Fn(&str) -> &'a Retry, now: UnixTime) {
     for queued in &mut entry.recipients {
         if let RecipientState::Waiting(waiting) = &mut queued.state
@@ -108,7 +99,7 @@ pub(super) fn after_reading<'a>(entry: &mut Entry, retry: impl Fn(&str) -> &'a R
     }
 }
 
-/// The same for a message that an operator dropped meanwhile: what was not delivered is over, and nobody is told.
+/// The same for a message that an operator dropped meanwhile: recipients that were not delivered end without a report.
 pub(super) fn dropped(settled: Settled) -> Settled {
     match settled.update.state {
         RecipientState::Done(Done::Delivered { .. }) => settled,
@@ -119,7 +110,7 @@ pub(super) fn dropped(settled: Settled) -> Settled {
     }
 }
 
-/// Who said what in the end: in an expiry it is us.
+/// The final reply and who gave it; an expiry is our reply.
 fn said(state: &RecipientState, attempted: &Attempted) -> (Arc<str>, Reply) {
     match state {
         RecipientState::Done(Done::Failed { next_hop, reply }) => (next_hop.clone(), reply.clone()),
@@ -167,7 +158,7 @@ fn deferred(entry: &Entry, attempted: &Attempted, retry: &Retry, now: Moment) ->
     }
 }
 
-/// Why it waits after such an attempt.
+/// Why the recipient waits after this attempt.
 fn why(attempted: &Attempted) -> Why {
     match attempted.outcome.class {
         _ if *attempted.route.connector == *UNDECIDED => Why::Undecided,
@@ -179,8 +170,8 @@ fn why(attempted: &Attempted) -> Why {
     }
 }
 
-/// How a recipient stood before this attempt. A report that waits for its turn ages from its first attempt; to ask the
-/// directory for its way is none.
+/// The recipient's state before this attempt. A report that waits for its turn ages from its first attempt; routing it
+/// is not an attempt.
 fn before(entry: &Entry, attempted: &Attempted, now: QueueTime) -> Waiting {
     let begins = entry.origin.is_strangers_report() && *attempted.route.connector != *UNDECIDED;
     let begins = begins.then_some(now);

@@ -1,7 +1,7 @@
-//! What a session hands over, and recipients of it that are under way already: their next hop was sent the end of data
-//! while the client waited, and its answer comes after the client's 250 (DESIGN section 7, "After the dot").
+//! Messages that a session hands over, and their recipients that are under way: the end of data was sent to the next
+//! hop while the client waited, and its reply comes after the client's 250 (DESIGN section 7, "After the dot").
 //!
-//! Until then the queue holds them as those of an attempt of its own, and settles the outcome as the end of one.
+//! Until then the queue treats them like recipients in an attempt of its own, and settles the outcome in the same way.
 
 use std::sync::Arc;
 
@@ -14,27 +14,25 @@ use super::{QueueShared, commit, drops, run};
 use crate::delivery::outcome::Outcome;
 use crate::spool::entry::{Entry, Queued, RecipientState};
 
-/// A message that was just committed.
 #[derive(Debug)]
 pub struct Handover {
-    /// As the spool has it.
+    /// As in the spool.
     pub entry: Entry,
-    /// Recipients of it that are under way, one for each branch.
+    /// Recipients that are under way, one item for each branch.
     pub under_way: Vec<UnderWay>,
 }
 
-/// Recipients that share one transaction with a next hop, which has not said yet what becomes of them. In the entry they
-/// wait with one attempt made, this one, until the time of the next, which counts should we end before we hear of them.
+/// Recipients that share one transaction with a next hop which has not replied. In the entry they wait with one attempt
+/// made, until the time of the next; that applies if the process ends before the reply.
 #[derive(Debug)]
 pub struct UnderWay {
-    /// Their positions in the entry.
     pub recipients: Vec<usize>,
-    /// What became of each in the end. Those that are missing from it, and all where its sender goes away, are in doubt.
+    /// The outcomes. For recipients that are missing, and for all if the sender is dropped, the outcome is unknown.
     pub outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>,
 }
 
 impl From<Entry> for Handover {
-    /// Of which nothing is under way.
+    /// With no recipient under way.
     fn from(entry: Entry) -> Self {
         Self { entry, under_way: Vec::new() }
     }
@@ -72,13 +70,13 @@ fn attempted(entry: &Entry, held: &Held, outcomes: &[(usize, Outcome)]) -> Vec<A
     held.recipients.iter().filter_map(attempted).collect()
 }
 
-/// Nobody says what became of it.
+/// The outcome is unknown.
 fn unheard(queued: &Queued) -> Outcome {
     let in_doubt = Outcome::in_doubt(&queued.route.connector, "nobody heard the answer");
     Outcome { next_hop: "".into(), ..in_doubt }
 }
 
-/// The entry as it stood before the attempt that is settled now: it counts that one already.
+/// The entry before the attempt that is settled now, which is counted in it already.
 fn before_it(mut entry: Entry, tried: &[Attempted]) -> Entry {
     for attempted in tried {
         if let Some(Queued { state: RecipientState::Waiting(waiting), .. }) =

@@ -1,22 +1,22 @@
-//! The last good answers of DNS, for the time when it fails (RFC 8767, "serve stale"). `dns` asks; time is an argument.
+//! The last good answers of DNS, for when it fails (RFC 8767, "serve stale"). `dns` uses it; time is an argument.
 //!
-//! As long as DNS answers, nothing here is used: how long an answer holds is its TTL's business.
+//! It is used only while DNS fails; otherwise the TTL determines how long an answer is valid.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How old an answer may be that stands in for a failure: RFC 8767 5 recommends one to three days.
+/// The greatest age of an answer that is used: RFC 8767 5 recommends one to three days.
 const STALE: Duration = Duration::from_secs(86_400);
-/// After a failure DNS is left alone for so long (RFC 8767 5, failure recheck timer).
+/// After a failure DNS is not asked for this long (RFC 8767 5, failure recheck timer).
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Answers by name.
 #[derive(Debug)]
 pub(super) struct LastGood<T> {
     answers: HashMap<String, Answer<T>>,
-    /// How many are kept.
+    /// The most that are kept.
     limit: usize,
 }
 
@@ -24,37 +24,36 @@ pub(super) struct LastGood<T> {
 struct Answer<T> {
     value: T,
     at: Instant,
-    /// Since when DNS has failed, and when it last did.
+    /// Since when DNS has failed, and its last failure.
     failing: Option<(Instant, Instant)>,
 }
 
-/// What there is for a name.
+/// What is known of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known<T> {
-    /// Nothing that could stand in.
+    /// No answer that could be used.
     Nothing,
-    /// This could stand in; DNS is to be asked.
+    /// An answer that could be used; DNS is to be asked first.
     Spare(T),
-    /// DNS has just failed: this stands in.
+    /// DNS has just failed: this answer is used.
     StandsIn(T),
 }
 
-/// Whether DNS did before as it does now.
+/// Whether DNS's state has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It failed and answers, or answered and fails: worth a line in the log.
+    /// It began to fail, or answers again: to be logged.
     News,
-    /// As before.
     Same,
 }
 
 impl<T: Clone> LastGood<T> {
-    /// For so many names.
+    /// With room for this many names.
     pub(super) fn new(limit: usize) -> Self {
         Self { answers: HashMap::new(), limit }
     }
 
-    /// What there is for a name at `now`.
+    /// What is known of a name at `now`.
     pub(super) fn known(&self, name: &str, now: Instant) -> Known<T> {
         match self.answers.get(name).filter(|answer| now - answer.at < STALE) {
             None => Known::Nothing,
@@ -65,7 +64,7 @@ impl<T: Clone> LastGood<T> {
         }
     }
 
-    /// DNS gave this.
+    /// DNS gave this answer.
     pub(super) fn answered(&mut self, name: &str, value: &T, now: Instant) -> Change {
         if self.answers.len() >= self.limit && !self.answers.contains_key(name) {
             self.make_room(now);
@@ -75,12 +74,12 @@ impl<T: Clone> LastGood<T> {
         if before.is_some_and(|before| before.failing.is_some()) { Change::News } else { Change::Same }
     }
 
-    /// DNS says that there is nothing: what it said before holds no longer.
+    /// DNS says that there is none: the last answer is dropped.
     pub(super) fn forget(&mut self, name: &str) {
         self.answers.remove(name);
     }
 
-    /// DNS failed. What stands in, with its age, and whether it stood in already.
+    /// DNS failed. Returns the answer that is used instead, its age, and whether it was used already.
     pub(super) fn failed(&mut self, name: &str, now: Instant) -> Option<(T, Duration, Change)> {
         let answer = self.answers.get_mut(name).filter(|answer| now - answer.at < STALE)?;
         let change = if answer.failing.is_some() { Change::Same } else { Change::News };
@@ -89,7 +88,7 @@ impl<T: Clone> LastGood<T> {
         Some((answer.value.clone(), now - answer.at, change))
     }
 
-    /// Forgets the older half.
+    /// Drops the older half.
     fn make_room(&mut self, now: Instant) {
         let mut ages: Vec<_> = self.answers.values().map(|answer| now - answer.at).collect();
         let middle = ages.len() / 2;
@@ -146,7 +145,7 @@ mod tests {
         }
         assert_eq!(kept.known("99", after(start, 99)), Known::Spare(99));
         assert_eq!(kept.known("80", after(start, 99)), Known::Nothing);
-        // All of one instant.
+        // All at the same time.
         let mut kept = LastGood::new(10);
         for number in 0..100_u64 {
             kept.answered(&number.to_string(), &number, start);

@@ -1,4 +1,4 @@
-//! What names last stood for, without a question to anybody: for whoever cannot wait.
+//! The last results of lookups, for callers that cannot wait.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
@@ -9,7 +9,7 @@ use super::last_good::{Known, LastGood};
 use super::{Dns, Exchanges, Resolver, lock};
 
 impl Dns {
-    /// The addresses of a name, as they were when it was last asked for; empty: not known.
+    /// The addresses of a name by its last lookup; empty: unknown.
     #[must_use]
     pub fn last_addresses(&self, servers: &[SocketAddr], name: &str) -> Vec<IpAddr> {
         let Some(resolver) = self.known_resolver(servers) else { return Vec::new() };
@@ -17,14 +17,14 @@ impl Dns {
         in_hosts.or_else(|| last(&lock(&resolver.last_good.addresses), name)).unwrap_or_default()
     }
 
-    /// The same of a domain's mail exchanges.
+    /// A domain's mail exchanges by the last lookup.
     #[must_use]
     pub fn last_exchanges(&self, servers: &[SocketAddr], domain: &str) -> Option<Exchanges> {
         let resolver = self.known_resolver(servers)?;
         last(&lock(&resolver.last_good.exchanges), domain)
     }
 
-    /// The one that was used last, whether the system's files have changed since or not.
+    /// The resolver that was used last, even if the system's files have changed since.
     fn known_resolver(&self, servers: &[SocketAddr]) -> Option<Arc<Resolver>> {
         self.resolvers.lock().unwrap_or_else(PoisonError::into_inner).get(servers).cloned()
     }

@@ -1,4 +1,4 @@
-//! RCPTs on their way, and who waits for them.
+//! RCPTs in flight, and which others wait for them.
 
 use tokio::time::advance;
 
@@ -11,7 +11,7 @@ fn rcpts_in_flight() -> RcptsInFlight {
     RcptsInFlight::new(Metrics::new())
 }
 
-/// What is asked: by a client from there whose transaction begins now.
+/// A RCPT of a client whose transaction begins now.
 struct Rcpt {
     connector: &'static str,
     recipient: Address,
@@ -19,7 +19,7 @@ struct Rcpt {
     asker: Asker,
 }
 
-/// To Bob over the secondary, from Alice, by a client of the secondary.
+/// For Bob over the secondary, from Alice, by a client of the secondary.
 fn rcpt() -> Rcpt {
     Rcpt {
         connector: "secondary",
@@ -36,7 +36,7 @@ impl Rcpt {
     }
 }
 
-/// Enters, and says after how many milliseconds.
+/// Enters; also returns after how many milliseconds.
 async fn timed(rcpt: Rcpt, all: &RcptsInFlight) -> (Result<RcptInFlight, Reply>, u128) {
     let began = Instant::now();
     (rcpt.enter(all).await, began.elapsed().as_millis())
@@ -121,7 +121,7 @@ async fn two_scanners_write_to_one_address_at_once() {
     advance(MS).await;
     let (one, other) = tokio::join!(timed(one, &all), timed(other, &all));
     assert_eq!((one.0.is_ok(), one.1, other.0.is_ok(), other.1), (true, 0, true, 0));
-    // A third comes while both are on their way, and is asked once both are answered.
+    // A third comes while both are in flight, and is sent once both are answered.
     advance(MS).await;
     let answers = async {
         for answered in [one.0, other.0] {

@@ -1,7 +1,7 @@
-//! Reads a refusal: whom it is about, and what that means at this step (DESIGN section 7).
+//! Interprets a refusal: whom it concerns, and what that means at this step (DESIGN section 7).
 //!
-//! [`read`] is the whole of it. The row is found in `rows`; whether words count and whose refusal it is, is decided
-//! here. A positive reply costs nothing.
+//! [`read`] is the entry point. `rows` has the rows; whether the text counts and whom the refusal concerns is decided
+//! here. A positive reply is not examined.
 
 use std::net::IpAddr;
 
@@ -11,85 +11,85 @@ use super::words::{self, Words};
 use super::{Alert, Step, belongs};
 use crate::smtp::reply::Reply;
 
-/// What was said in this transaction, and between whom.
+/// The texts and addresses of a transaction.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Transaction<'a> {
-    /// What the client and we said, as it was said: reverse-path, forward-paths, HELO names. Local parts need not be
-    /// given apart.
+    /// Texts that the client and we sent, unchanged: reverse-path, forward-paths, HELO names. Local parts need not be
+    /// given separately.
     pub said: &'a [&'a str],
-    /// The name that we say in EHLO.
+    /// Our name in EHLO.
     pub name: &'a str,
-    /// The original client's address, where there is one.
+    /// The original client's address, if there is one.
     pub client: Option<IpAddr>,
     /// Our own addresses towards this next hop.
     pub ours: &'a [IpAddr],
 }
 
-/// What one reply means.
+/// The meaning of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// Yes: go on.
+    /// Success: go on.
     Positive,
     /// A 2xx or 3xx that does not belong here: the conversation is out of step and cannot go on.
     OutOfStep,
-    /// This next hop cannot be used now; nothing is said of sender or recipient. At RCPT 4.3.x and 4.4.x are so for
-    /// that recipient alone.
+    /// This next hop cannot be used now; neither sender nor recipient is concerned. At RCPT 4.3.x and 4.4.x mean so for
+    /// that recipient only.
     Unreachable(Alert),
-    /// The next hop does not trust us: unreachable, alert; never a 5xx of ours. For [`Subject::Relaying`] it concerns
-    /// the recipient's domain alone.
+    /// The next hop does not trust us: unreachable, with an alert, and never a 5xx of ours. With [`Subject::Relaying`]
+    /// it concerns the recipient's domain only.
     AboutUs,
-    /// We are too fast for it: unreachable, and fewer connections.
+    /// We send too fast: unreachable, and fewer connections from now on.
     Throttled,
-    /// We said something that it does not understand: unreachable, alert, never passed on.
+    /// It does not understand a command of ours: unreachable, with an alert, and never passed on.
     OurMistake,
-    /// The client's own refusal, passed on: the reply has his address.
+    /// It refuses the client, whose address is in the reply: passed on.
     ClientRefused,
-    /// The sender is refused: the answer to each recipient of the branch, at RCPT to this one.
+    /// It refuses the sender: the outcome for each recipient of the branch, at RCPT for this one.
     SenderRefused,
-    /// No more recipients in this transaction; the others go in another one.
+    /// It accepts no more recipients in this transaction; the others go in another one.
     TooManyRecipients,
-    /// Whether it exists is asked of the directory before this is believed.
+    /// The recipient is unknown; the directory is asked before this is believed.
     UnknownRecipient,
-    /// The recipient's own answer, 4xx or 5xx.
+    /// A 4xx or 5xx about the recipient.
     RecipientRefused,
-    /// The message's answer, 4xx or 5xx.
+    /// A 4xx or 5xx about the message.
     ContentRefused,
-    /// SPF, DKIM or DMARC fails because we relay: passed on, counted, an alert with the cure.
+    /// SPF, DKIM or DMARC fails because we relay: passed on, counted, with an alert that has the remedy.
     RelayedMailFails,
 }
 
-/// What a reply means, and by which row.
+/// The meaning of a reply, and the row that gave it.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    /// What to do about it.
     pub meaning: Meaning,
-    /// The row, for log, trace and alert.
+    /// For log, trace and alert.
     pub row: &'static Row,
 }
 
 impl Reading {
-    /// A reply that does not belong where it came, whatever it says.
+    /// A reply that does not belong where it came, whatever it is.
     #[must_use]
     pub fn out_of_step() -> Self {
         Self { meaning: Meaning::OutOfStep, row: &general::OUT_OF_STEP }
     }
 }
 
-/// The row of this name, if it is for mail that is refused because we relayed it (SPF, DKIM or DMARC).
+/// The row of this name, if it is for mail refused because we relayed it (SPF, DKIM or DMARC).
 #[must_use]
 pub fn relayed_mail(row: &str) -> Option<&'static Row> {
     rows::all().filter(|_| !row.is_empty()).find(|one| one.name == row && one.subject == Subject::RelayedMail)
 }
 
-/// Whether a row of this name is for a policy's refusal (x.7.x) that says no more ("refuses everybody" counts them).
+/// Whether the row of this name is for an unspecific refusal by policy (x.7.x), which "refuses everybody" counts.
 #[must_use]
 pub fn is_unlisted_policy(row: &str) -> bool {
-    // Postfix's `permit_mynetworks, reject` says of every recipient what it has against us, in the words that it has for one.
+    // Postfix with `permit_mynetworks, reject` refuses every recipient because of us, with the text that it uses for a
+    // single recipient.
     let unlisted = [general::SENDER_POLICY.name, general::RECIPIENT_POLICY.name, "postfix-recipient-rejected"];
     unlisted.contains(&row)
 }
 
-/// What `reply` means at `step`.
+/// The meaning of `reply` at `step`.
 #[must_use]
 pub fn read(step: Step, reply: &Reply, transaction: &Transaction<'_>) -> Reading {
     if !reply.is_transient() && !reply.is_permanent() {
@@ -104,7 +104,7 @@ pub fn read(step: Step, reply: &Reply, transaction: &Transaction<'_>) -> Reading
     Reading { meaning: refusal.meaning(row.subject), row }
 }
 
-/// A 4xx or 5xx, taken apart.
+/// A parsed 4xx or 5xx.
 struct Refusal<'a> {
     step: Step,
     reply: &'a Reply,
@@ -117,9 +117,9 @@ impl<'a> Refusal<'a> {
     fn new(step: Step, reply: &'a Reply, transaction: &'a Transaction<'a>) -> Self {
         let code = words::code(reply, transaction.said);
         let count = match (step, code) {
-            // Nothing but the row's name hangs on them.
+            // Only the row's name depends on the text.
             (Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth, _) => true,
-            // x.1.0 and 5.5.x leave open whether they are about the sender, the recipient or a command.
+            // x.1.0 and 5.5.x do not tell whether they are about the sender, the recipient or a command.
             (Step::Mail | Step::Rcpt, None | Some((7 | 5, _) | (1, 0))) => true,
             _ => false,
         };
@@ -137,7 +137,7 @@ impl<'a> Refusal<'a> {
         matches!(self.step, Step::Greeting | Step::Ehlo | Step::StartTls | Step::Auth)
     }
 
-    /// The row for a refusal that no other row has.
+    /// The row for a refusal that no other row matches.
     fn general(&self) -> &'static Row {
         match self.step {
             _ if self.reply.code == 421 => &general::HOP_UNAVAILABLE,
@@ -184,14 +184,15 @@ impl<'a> Refusal<'a> {
     fn content(&self) -> &'static Row {
         match (self.reply.code, self.code) {
             (500.., Some((1, 7 | 8))) => &general::SENDER_REFUSED,
-            // Exchange's recipient filter on mailbox servers refuses after the dot (Microsoft, "Recipient filtering").
+            // Exchange's recipient filter on mailbox servers refuses after the end of data (Microsoft, "Recipient
+            // filtering").
             (500.., Some((1, 1..=6 | 10..) | (4, 1))) => &general::RECIPIENT_UNKNOWN,
             _ if self.is_protocol() => &general::NOT_UNDERSTOOD,
             _ => &general::CONTENT_REFUSED,
         }
     }
 
-    /// Whether it is about a command, a parameter, or the address within.
+    /// Whether it concerns a command, a parameter, or the address in it.
     fn is_protocol(&self) -> bool {
         matches!((self.reply.code, self.code), (500..=504 | 555, _) | (500.., Some((5, 1 | 2 | 4))))
     }
@@ -211,19 +212,20 @@ impl<'a> Refusal<'a> {
         words::repeats_an_address(&self.reply.text, self.transaction.said)
     }
 
-    /// Whether the reply names a host: any IP address, or our name.
+    /// Whether the reply has a host's address or name: any IP address, or our name.
     fn names_a_host(&self) -> bool {
         words::names_a_host(&self.reply.text, self.transaction.name, self.transaction.said)
     }
 
-    /// Whether the reply has the client's address, and it is none of ours. Any other is ours as seen from outside.
+    /// Whether the reply has the client's address, and that is not ours. Any other address is ours as seen from
+    /// outside.
     fn names_the_client(&self) -> bool {
         let ours = |client: &IpAddr| self.transaction.ours.iter().any(|ours| ours.to_canonical() == *client);
         let client = self.transaction.client.map(|client| client.to_canonical()).filter(|client| !ours(client));
         client.is_some_and(|client| words::addresses(&self.reply.text, self.transaction.said).contains(&client))
     }
 
-    /// The subject decides.
+    /// The meaning, by the subject.
     fn meaning(&self, subject: Subject) -> Meaning {
         let alert = if self.reply.is_permanent() { Alert::Yes } else { Alert::No };
         match subject {
@@ -246,7 +248,7 @@ impl<'a> Refusal<'a> {
         }
     }
 
-    /// Somebody else's refusal, at MAIL and later.
+    /// A refusal that does not concern us, at MAIL and later.
     fn passed_on(&self, subject: Subject) -> Meaning {
         match (self.step, subject) {
             (_, Subject::Sender) | (Step::Mail, Subject::Address) => Meaning::SenderRefused,
@@ -262,7 +264,7 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// Words of complaints about a command or a parameter.
+/// Words in complaints about a command or a parameter.
 const COMMAND: &[&str] = &[
     "parameter",
     "parameters",
@@ -291,7 +293,7 @@ const COMMAND: &[&str] = &[
     "smtputf8",
 ];
 
-/// Words of complaints about an address.
+/// Words in complaints about an address.
 const ADDRESS: &[&str] = &[
     "address",
     "addresses",

@@ -1,40 +1,39 @@
-//! One row of the table of refusals: what a server says, whom it is about, and what an administrator looks at.
+//! A row of the table of refusals: what a server sends, whom it concerns, and what an administrator should look at.
 //!
-//! `rows` has them all in order; `read` takes the first that fits. The page docs/refusals.md shows every row.
+//! `rows` has them in order; `read` takes the first that matches. docs/refusals.md lists every row.
 
 use super::words::Words;
 
-/// Whom a refusal is about. That decides what it means; `read` has the table.
+/// Whom a refusal concerns, which determines its meaning (in `read`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// Us: our address or name, our authentication, our connection; or the client, where the reply has his address.
+    /// Us: our address or name, our authentication, our connection; or the client, if its address is in the reply.
     Us,
-    /// Us too, but it concerns the recipient's domain alone: the hop does not relay for us there.
+    /// Us as well, but for the recipient's domain only: the host does not relay for us there.
     Relaying,
-    /// How fast we send.
     Rate,
-    /// The next hop itself: it cannot now.
+    /// The next hop itself: it is unavailable.
     Hop,
-    /// The conversation: a command or a parameter that it does not understand.
+    /// A command or a parameter that it does not understand.
     Conversation,
-    /// The address of the command: the sender at MAIL, the recipient at RCPT.
+    /// The address in the command: the sender at MAIL, the recipient at RCPT.
     Address,
     Sender,
-    /// SPF, DKIM or DMARC of the sender's domain, as they look once we have relayed.
+    /// SPF, DKIM or DMARC of the sender's domain, which fail after relaying.
     RelayedMail,
-    /// More recipients than it takes at once.
+    /// More recipients than it accepts at once.
     NumberOfRecipients,
-    /// A recipient whom it does not have.
+    /// An unknown recipient.
     UnknownRecipient,
-    /// The recipient in another way.
+    /// The recipient, for another reason.
     Recipient,
     Content,
-    /// Nobody: the reply is no refusal.
+    /// None: the reply is not a refusal.
     Nobody,
 }
 
 impl Subject {
-    /// What we make of it, in words for the manual.
+    /// How it is handled, as text for the manual.
     #[must_use]
     pub const fn makes(self) -> &'static str {
         match self {
@@ -57,15 +56,14 @@ impl Subject {
 
 #[derive(Debug)]
 pub struct Row {
-    /// What log, trace and `fingerpost route` call it.
+    /// The name in log, trace and `fingerpost route`.
     pub name: &'static str,
-    /// Whom it is about.
     pub subject: Subject,
-    /// What the server says, in words for the manual.
+    /// What the server sends, as text for the manual.
     pub says: &'static str,
-    /// What an administrator should look at; empty where nobody has to.
+    /// What an administrator should look at; empty: nothing.
     pub look_at: &'static str,
-    /// When it fits; one of them is enough. The general rows have none: `read` chooses them.
+    /// Conditions, of which one has to match. General rows have none: `read` chooses them.
     pub(super) when: &'static [When],
 }
 
@@ -77,16 +75,16 @@ pub(super) enum Class {
     Either,
 }
 
-/// When a row fits. Codes count at every step; words only where `read` lets them.
+/// When a row matches. Codes count at every step; texts only where `read` allows it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum When {
-    /// A reply code, where an enhanced code does not speak of something else than security or the protocol.
+    /// A reply code, unless an enhanced code has another subject than security or the protocol.
     Reply(u16),
     /// Class, subject, and detail from and to.
     Code(Class, u16, u16, u16),
-    /// The server's own words, with x.7.x or without an enhanced code.
+    /// The server's own text, with x.7.x or without an enhanced code.
     Says(Class, &'static [&'static str]),
-    /// The same with this subject and detail, where the code alone leaves open whom it is about.
+    /// The same with this subject and detail, where the code alone does not tell whom it concerns.
     CodeAndSays(u16, u16, &'static [&'static str]),
 }
 
@@ -94,7 +92,7 @@ pub(super) enum When {
 pub(super) struct Compared<'a> {
     pub reply: u16,
     pub code: Option<(u16, u16)>,
-    /// Its own words, where words count.
+    /// Its own text, where texts count.
     pub words: Option<&'a Words>,
 }
 
@@ -103,7 +101,7 @@ impl Row {
         self.when.iter().any(|when| when.fits(refusal))
     }
 
-    /// The phrases of the row, for tests of what a client could have echoed.
+    /// The phrases of the row, for tests of what a client could have caused to be echoed.
     pub fn phrases(&self) -> impl Iterator<Item = &'static str> {
         let of = |when: &'static When| match when {
             When::Says(_, phrases) | When::CodeAndSays(_, _, phrases) => *phrases,

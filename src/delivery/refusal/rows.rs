@@ -1,7 +1,7 @@
-//! The table of refusals, in the order in which its rows are tried: codes that leave no doubt, words, codes of RFCs
-//! that words may tell more about. What none of them fits, `read` puts into a general row.
+//! The table of refusals, in the order in which its rows are tried: unambiguous codes, texts, then codes of RFCs which
+//! a text may make more specific. For other refusals `read` chooses a general row.
 //!
-//! Each file has one product's rows or those that products share, each with its source.
+//! Each file has the rows of one product, or shared ones, each with its source.
 
 use super::row::{Compared, Row};
 
@@ -25,7 +25,7 @@ static TABLE: [&[Row]; 10] = [
     codes::RELAYED_CODES,
 ];
 
-/// The first row that fits, the general ones apart.
+/// The first row that matches, without the general ones.
 pub(super) fn first(refusal: &Compared<'_>) -> Option<&'static Row> {
     listed().find(|row| row.fits(refusal))
 }
@@ -34,7 +34,7 @@ fn listed() -> impl Iterator<Item = &'static Row> {
     TABLE.iter().flat_map(|rows| rows.iter())
 }
 
-/// Every row, as the manual shows them.
+/// Every row, as the manual lists them.
 pub fn all() -> impl Iterator<Item = &'static Row> {
     listed().chain(general::GENERAL.iter().copied())
 }

@@ -1,9 +1,9 @@
-//! What a server said in its own words (DESIGN section 7, "What a refusal means").
+//! A server's own words in a reply (DESIGN section 7, "What a refusal means").
 //!
 //! A refusal often repeats what it refuses: addresses, host names, whatever the client said. None of that is the
-//! server's wording, and whoever chose an address would otherwise choose what a refusal means. [`Words`] is the text
-//! without it; [`Words::say`] looks for whole phrases. [`code`] finds an enhanced code that stands elsewhere than
-//! RFC 2034 puts it, [`addresses`] the IP addresses. `read` calls all three; [`own`] takes the text apart.
+//! server's wording; if it counted, a client could determine the meaning of a refusal by its choice of an address.
+//! [`Words`] is the text without it; [`Words::say`] looks for whole phrases. [`code`] finds an enhanced code in another
+//! place than RFC 2034's, [`addresses`] the IP addresses. `read` calls all three; [`own`] parses the text.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,15 @@ use crate::smtp::reply::{Enhanced, Reply};
 
 pub mod own;
 
-/// The server's own words, in lower case, one space between them and around them; a sentence's end is a word.
+/// The server's own words in lower case, with one space between and around them; the end of a sentence is a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words(String);
 
-/// Ends a sentence: no phrase goes over it.
+/// Marks the end of a sentence, which no phrase crosses.
 const END: &str = ".";
 
 impl Words {
-    /// The words of `reply` that are its own; `said` is what the client and we said in this transaction.
+    /// The words of `reply` that are its own; `said` has the texts that the client and we sent in this transaction.
     #[must_use]
     pub fn of(reply: &Reply, said: &[&str]) -> Self {
         let lower = own::lower(&reply.text);
@@ -38,27 +38,27 @@ impl Words {
         Self(format!(" {} ", words.join(" ")))
     }
 
-    /// Whether these words hold this phrase: its words, whole, in this order, in one sentence.
+    /// Whether the words include this phrase: whole words, in this order, in one sentence.
     #[must_use]
     pub fn say(&self, phrase: &str) -> bool {
         let at = |at: usize| self.0[..at].ends_with(' ') && self.0[at + phrase.len()..].starts_with(' ');
         self.0.match_indices(phrase).any(|(found, _)| at(found))
     }
 
-    /// Whether they hold one of these.
+    /// Whether they include one of these.
     #[must_use]
     pub fn say_any(&self, phrases: &[&str]) -> bool {
         phrases.iter().any(|phrase| self.say(phrase))
     }
 }
 
-/// Whether a local part of one word (`relay@`) is taken out of the server's words too.
+/// Whether a local part that is a single word (`relay@`) is removed from the server's words as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SingleWords {
-    /// `550 relay: no such user` may have it from us.
+    /// It is: `550 relay: no such user` may have it from us.
     AreEchoes,
-    /// The reply has the whole address besides, or a policy's code (x.7.x): where the word stands alone it is the
-    /// server's own. Without this, mail for `client@` would turn "Client host rejected" into another refusal.
+    /// It is not, if the reply also has the whole address, or a policy's code (x.7.x): then the single word is the
+    /// server's own. Otherwise mail for `client@` would turn "Client host rejected" into another refusal.
     AreItsOwn,
 }
 
@@ -69,7 +69,7 @@ impl SingleWords {
     }
 }
 
-/// The IP addresses in the text, but for those within mail addresses. URLs of block lists hold them too.
+/// The IP addresses in the text, except within mail addresses. URLs of block lists may contain them too.
 #[must_use]
 pub fn addresses(text: &str, said: &[&str]) -> Vec<IpAddr> {
     addresses_in(&own::without_mail_addresses(&own::without_said(&own::lower(text), said)))
@@ -80,8 +80,8 @@ fn addresses_in(text: &str) -> Vec<IpAddr> {
     parts.filter_map(address).map(|ip| ip.to_canonical()).collect()
 }
 
-/// Whether the text, without mail addresses and URLs, has an IP address or this host name, of whose domain nobody
-/// said a mail address.
+/// Whether the text, without mail addresses and URLs, has an IP address or this host name, unless a mail address in
+/// that domain was sent.
 #[must_use]
 pub fn names_a_host(text: &str, name: &str, said: &[&str]) -> bool {
     let text = own::without_echoes(&own::lower(text), said);
@@ -92,14 +92,14 @@ pub fn names_a_host(text: &str, name: &str, said: &[&str]) -> bool {
     named || !addresses_in(&text).is_empty()
 }
 
-/// Whether the text repeats an address that was said (`<root@localhost>: ...`), but as part of a command in quotes.
+/// Whether the text repeats an address that was sent (`<root@localhost>: ...`), other than as part of a quoted command.
 #[must_use]
 pub fn repeats_an_address(text: &str, said: &[&str]) -> bool {
     let text = own::without_double_quotes(&own::lower(text));
     said.iter().any(|said| said.contains('@') && text.contains(&said.to_lowercase()))
 }
 
-/// `192.0.2.1`, `192.0.2.1:25`, `ipv6:2001:db8::1`, with what a sentence puts behind it.
+/// `192.0.2.1`, `192.0.2.1:25`, `ipv6:2001:db8::1`, with punctuation after it.
 fn address(word: &str) -> Option<IpAddr> {
     let word = word.trim_end_matches(['.', ':', '-']);
     let word = word.strip_prefix("ipv6:").unwrap_or(word);
@@ -107,8 +107,8 @@ fn address(word: &str) -> Option<IpAddr> {
     word.parse().ok().or_else(|| port()?.parse().ok())
 }
 
-/// Subject and detail of the enhanced code (RFC 3463): where RFC 2034 has it, else where others put it: `(#5.1.1)`
-/// (qmail), `[#5.1.1]`, `#5.1.1`, and `5.1.1` as the first or the last word. The class is the reply's own.
+/// Subject and detail of the enhanced code (RFC 3463): in RFC 2034's place, else in others: `(#5.1.1)` (qmail),
+/// `[#5.1.1]`, `#5.1.1`, and `5.1.1` as the first or the last word. The class is the reply's own.
 #[must_use]
 pub fn code(reply: &Reply, said: &[&str]) -> Option<(u16, u16)> {
     if let Some(Enhanced(_, subject, detail)) = reply.enhanced {
@@ -124,12 +124,12 @@ pub fn code(reply: &Reply, said: &[&str]) -> Option<(u16, u16)> {
     marked.or_else(|| tokens.last().as_ref().and_then(of)).or_else(|| tokens.first().as_ref().and_then(of))
 }
 
-/// Without the punctuation and brackets around it.
+/// Without surrounding punctuation and brackets.
 fn bare(token: &str) -> &str {
     token.trim_matches(|c: char| !c.is_alphanumeric() && c != '#')
 }
 
-/// `5.1.1`. The subjects that RFC 3463 has go up to 7, so that a version number is none.
+/// `5.1.1`. RFC 3463's subjects end at 7, which excludes version numbers.
 fn numbers(token: &str) -> Option<(u16, u16)> {
     let mut parts = token.split('.');
     let mut number = |digits: usize| {

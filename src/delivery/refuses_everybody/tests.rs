@@ -1,4 +1,4 @@
-//! When it shows, what does not count, and a model that is searched.
+//! When the verdict changes, what does not count, and a comparison with a simple model.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -23,7 +23,7 @@ fn recipient(number: usize) -> Address {
     Address::parse(&format!("user{number}@contoso.com")).unwrap()
 }
 
-/// From domain and client of these numbers.
+/// A source with the domain and client of these numbers.
 struct From {
     reverse_path: ReversePath,
     client: IpAddr,
@@ -47,7 +47,7 @@ struct HopUnderTest {
 }
 
 impl HopUnderTest {
-    /// Before it, messages came from so many domains and clients.
+    /// After messages from this many domains and clients.
     fn after_messages(domains: usize, clients: usize) -> Self {
         let mut hop_under_test = Self { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
         (0..MESSAGES).for_each(|at| hop_under_test.message(at % domains, at % clients));
@@ -67,8 +67,8 @@ impl HopUnderTest {
         self.refused_at(Step::Rcpt, number, known, from)
     }
 
-    /// Recipients refused one after another, from so many domains and clients in turn; with which of them it shows,
-    /// counted from 1.
+    /// Refuses recipients one after another, from this many domains and clients in turn; returns the number of the
+    /// refusal that changed the verdict, counted from 1.
     fn shows(&mut self, recipients: Range<usize>, known: &Known, (domains, clients): (usize, usize)) -> Option<usize> {
         let mut shows = None;
         for (at, number) in recipients.enumerate() {
@@ -114,10 +114,10 @@ fn the_last_hundred_messages_say_how_many_sources_there_are() {
         (0..messages).for_each(|_| hop_under_test.message(7, 7));
         assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (1, 1)), expected, "{messages} messages");
     }
-    // None at all: then nothing is known but what is refused.
+    // No messages at all: only the refusals are known.
     let mut hop_under_test = HopUnderTest { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };
     assert_eq!(hop_under_test.shows(0..30, &RESOLVED, (1, 1)), Some(20));
-    // Messages to another connector are others.
+    // Messages to another connector do not count.
     let mut hop_under_test = HopUnderTest::after_messages(5, 5);
     hop_under_test.hop = hop("secondary", "gw.example");
     (0..MESSAGES).for_each(|_| hop_under_test.message(7, 7));
@@ -137,7 +137,7 @@ fn who_counts_and_who_does_not() {
     ] {
         assert_eq!(HopUnderTest::after_messages(5, 5).shows(0..40, &known, (5, 5)), expected, "{name}");
     }
-    // The same recipient over and over, of twenty clients.
+    // The same recipient repeatedly, from twenty clients.
     let mut hop_under_test = HopUnderTest::after_messages(5, 5);
     for at in 0..200 {
         assert_eq!(hop_under_test.refused(at % 19, &RESOLVED, &From::new(at % 20, at % 20)), Verdict::Believe);
@@ -183,7 +183,7 @@ fn one_accepted_between_begins_anew_and_a_guess_does_not() {
     }
 }
 
-/// Exchange's filter on mailbox servers takes everybody at RCPT and speaks at the dot.
+/// Exchange's filter on mailbox servers accepts all recipients at RCPT and refuses at the end of data.
 #[test]
 fn who_is_taken_at_rcpt_and_refused_at_the_dot_is_refused() {
     let mut hop_under_test = HopUnderTest::after_messages(5, 5);
@@ -255,7 +255,7 @@ fn happens() -> impl Strategy<Value = Happens> {
 }
 
 proptest! {
-    /// Against all that ever happened, searched.
+    /// Compared with the rule, applied to the whole history.
     #[test]
     fn it_is_as_the_rule_says(all in proptest::collection::vec(happens(), 1..600)) {
         let mut hop_under_test = HopUnderTest { all: RefusesEverybody::default(), hop: hop("primary", "ex1.example") };

@@ -1,4 +1,4 @@
-//! The schedule as tables, and what holds for any configuration of `retry`.
+//! The schedule as tables, and properties for any configuration of `retry`.
 
 use proptest::prelude::*;
 
@@ -72,7 +72,7 @@ fn warning_and_end_come_when_they_are_due() {
 
 #[test]
 fn age_alone_does_not_end_what_was_hardly_tried() {
-    // Attempts in all, those that count, and whether it ends.
+    // Attempts, those that count, and whether it expires.
     for (attempts, tried, ends) in [(1, 1, false), (2, 2, false), (3, 3, true), (900, 2, false), (900, 3, true)] {
         let standing = Standing { attempts, tried, warned: true, ..NEW };
         assert_eq!(next(&SOON, &standing, at(9000)) == AfterDeferral::GiveUp, ends, "{attempts} {tried}");
@@ -84,7 +84,7 @@ fn shortly_after_a_start_nothing_ends_and_nobody_is_warned() {
     let retry =
         Retry { warn_after: Duration::from_secs(4 * HOUR), give_up_after: Duration::from_secs(2 * DAY), ..SOON };
     let minutes = |minutes| Duration::from_secs(minutes * MINUTE);
-    // Its age, warned or not, for how long we have run; what follows.
+    // Age, whether the delay was reported, time since the start; the next step.
     for (age, warned, up, expected) in [
         (3 * DAY, true, 0, "retry"),
         (3 * DAY, true, 29, "retry"),
@@ -105,7 +105,7 @@ fn shortly_after_a_start_nothing_ends_and_nobody_is_warned() {
         };
         assert_eq!(name, expected, "{age} {warned} {up}");
     }
-    // What is put off comes when it may.
+    // What is postponed comes as soon as it may.
     let slow = Retry { first: minutes(600), max: minutes(600), ..retry };
     let standing = Standing { attempts: 9, tried: 9, warned: true, ..NEW };
     assert_eq!(next(&slow, &standing, Moment { up: minutes(12), ..at(3 * DAY) }), AfterDeferral::Retry(minutes(18)));
@@ -134,7 +134,7 @@ fn after_a_start_what_is_too_far_ahead_is_now() {
     }
     let past = Waits { due: UnixTime(5), attempts: 3, ..Waits::default() };
     assert_eq!(after_start(&SOON, &past, now), UnixTime(5), "due long ago: it comes first");
-    // What may have arrived has a longer wait of its own, and all of it where nobody knows.
+    // A recipient that may have arrived has a longer wait, and the full wait if the time is uncertain.
     for (in_doubt, ahead, left) in [
         (1, 600, 600),
         (1, 1099, 1099),
@@ -177,8 +177,8 @@ enum FailedAttempt {
     InDoubt,
 }
 
-/// When it may have arrived, by the queue's time, until it is given up or ten days are over; `starts`: after so many
-/// attempts we start again, a while later.
+/// When it may have arrived, by the queue's time, until it is given up or ten days are over; `starts`: restarts after
+/// this many attempts, a while later.
 fn copies(retry: &Retry, id: u64, ended: &[FailedAttempt], starts: usize) -> Vec<u64> {
     let (mut now, mut up, mut copies) = (0, 0, Vec::new());
     let (mut tried, mut warned) = (0, false);
@@ -227,8 +227,7 @@ fn copies(retry: &Retry, id: u64, ended: &[FailedAttempt], starts: usize) -> Vec
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Any mix of outcomes, with any settings, and with restarts: never more than 6 copies in two days, at least 10
-    /// minutes apart.
+    /// With any outcomes, settings and restarts there are at most 6 copies in two days, at least 10 minutes apart.
     #[test]
     fn copies_are_few_and_far_apart(
         (first, max) in (1_u64..2 * HOUR, 1_u64..2 * DAY),
@@ -267,11 +266,11 @@ fn a_next_hop_that_always_breaks_off_gets_five_copies_in_two_days() {
 fn restarts_every_29_minutes_put_off_a_warning_and_an_end_and_not_for_ever() {
     let s = Duration::from_secs;
     let retry = Retry { first: s(5), factor: 1.5, max: s(600), warn_after: s(HOUR), give_up_after: s(6 * HOUR) };
-    // How often we start again, in minutes; when the sender is warned and when it ends, at the latest.
+    // Time between restarts, in minutes; when the delay is reported and when it expires at the latest.
     for (every, warned_by, over_by) in [(29, 2 * HOUR, 12 * HOUR), (31, 2 * HOUR, 7 * HOUR), (100_000, HOUR, 6 * HOUR)]
     {
         for id in 0..50 {
-            // Since the last start: one of these is under way when the message comes.
+            // Time since the last start: one of these is in progress when the message comes.
             let (mut now, mut warned_at, mut attempts) = (0, None, 0);
             let ended = loop {
                 attempts += 1;

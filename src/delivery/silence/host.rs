@@ -1,48 +1,47 @@
-//! Whether one next hop is silent: several of our conversations wait for its answer, and it ends none. Pure; time is an
+//! Decides whether a next hop is silent: several conversations wait for its reply, and none ends. Pure; time is an
 //! argument.
 //!
-//! A wait is late after some seconds, or after twice as long as the host took lately over an answer. When a few are late,
-//! and no transaction has ended there meanwhile, the host is silent: a few stay and wait, whoever else waits there goes to
-//! another host, and who comes goes to another host first. An answer to who is late, or the end of any transaction, ends
-//! that; until then a few at a time try it again.
+//! A wait is late after some seconds, or after twice the host's slowest recent reply. When a few waits are late, and no
+//! transaction has ended there meanwhile, the host is silent: a few transactions go on waiting, others move to another
+//! host, and new ones try other hosts first. A reply to a late wait, or the end of any transaction, ends the silence;
+//! until then a few transactions at a time try it again.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A wait is late after so long at least.
+/// The least time after which a wait is late.
 pub(super) const LATE: Duration = Duration::from_secs(5);
-/// Whatever the host's answers take, a wait is late after so long.
+/// The greatest time after which a wait is late.
 const LATE_AT_MOST: Duration = Duration::from_secs(60);
-/// For so long a host's slowest answer says how slow it is.
+/// How long a slow reply determines when waits are late.
 const LATELY: Duration = Duration::from_secs(600);
-/// So long after a wait there that was in vain it is tried again.
+/// The host is tried again after this time since a wait was in vain.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How many wait at a silent host: this part of the connector's connections, and at least so many.
+/// How many wait at a silent host: this part of the connector's connections, and at least the given number.
 const PART: usize = 8;
 const AT_LEAST: usize = 2;
 
-/// How many wait at a silent host, of so many connections. One is left for the others at least.
+/// How many of the connections wait at a silent host. At least one is left for others.
 pub(super) fn few(connections: usize) -> usize {
     (connections / PART).max(AT_LEAST).min(connections.saturating_sub(1))
 }
 
-/// Whether somebody goes on waiting.
+/// Whether to go on waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// He does.
     Stay,
-    /// So many wait there already that he need not, where another host may have what he brings.
+    /// Enough wait there already; another host may take the message.
     Leave,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    /// Those that are late.
+    /// Late waits.
     late: BTreeSet<u64>,
     last: u64,
-    /// Its slowest answer, of those that were late, and when that was.
+    /// The slowest of the late replies, and when it came.
     slowest: Option<(Duration, Instant)>,
-    /// It is silent, and this is when that was last seen.
+    /// Since when it is known to be silent, by the last observation.
     silent: Option<Instant>,
 }
 
@@ -53,7 +52,7 @@ impl Host {
         slowest.map_or(LATE, |(took, _)| took.saturating_mul(2).clamp(LATE, LATE_AT_MOST))
     }
 
-    /// A wait is late, and the host has ended no transaction since it began. It has a number from now on.
+    /// A wait is late, and the host has ended no transaction since it began. Returns its number from now on.
     pub(super) fn is_late(&mut self, number: Option<u64>, few: usize, now: Instant) -> (u64, Then) {
         let number = number.unwrap_or_else(|| {
             self.last += 1;
@@ -67,14 +66,14 @@ impl Host {
         (number, if before < few { Then::Stay } else { Then::Leave })
     }
 
-    /// One that was late has its answer, after so long.
+    /// A late wait got its reply after this time.
     pub(super) fn answers(&mut self, number: u64, took: Duration, now: Instant) {
         self.late.remove(&number);
         self.silent = None;
         self.took(took, now);
     }
 
-    /// One that was late waits no longer, in vain. Where nobody stays to hear a slow answer, the next one waits longer.
+    /// A late wait ended in vain. If no transaction waits for a slow reply to the end, the next one waits longer.
     pub(super) fn in_vain(&mut self, number: u64, (waited, few): (Duration, usize), now: Instant) {
         if !self.late.remove(&number) {
             return;
@@ -94,17 +93,17 @@ impl Host {
         }
     }
 
-    /// A transaction there has ended, whatever it said.
+    /// A transaction there has ended, with any result.
     pub(super) fn ends_one(&mut self) {
         self.silent = None;
     }
 
-    /// Whether it is silent.
     pub(super) fn is_silent(&self) -> bool {
         self.silent.is_some()
     }
 
-    /// Whether somebody goes there as if it were not silent, beside so many who are there: to see whether it answers.
+    /// Whether a transaction should try it as if it were not silent, beside those that are there, to see whether it
+    /// answers.
     pub(super) fn is_tried(&self, there: usize, few: usize, now: Instant) -> bool {
         self.silent.is_none_or(|seen| there < few.max(1) && now.saturating_duration_since(seen) >= PAUSE)
     }
@@ -123,9 +122,10 @@ mod tests {
         }
     }
 
-    /// What happens to a host, a letter each: `l` one more is late, `a` the first of these has its answer after 20 seconds, `v`
-    /// it waited in vain, `e` a transaction ends, `s` a second later, `m` a minute later. How many of those that are late
-    /// leave, of which 2 may stay; whether it is silent then; whether the next one goes there, where nobody is.
+    /// Events of a host, a letter each: `l` one more is late, `a` the first of these gets its reply after 20 seconds,
+    /// `v` it waited in vain, `e` a transaction ends, `s` a second later, `m` a minute later. Then how many of the late
+    /// ones leave, of which 2 may stay; whether it is silent; whether the next transaction goes there, if none is
+    /// there.
     #[test]
     fn a_host_is_silent_while_a_few_wait_and_nothing_ends() {
         for (events, leave, silent, tried) in [
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(host.late_after(now + LATELY), second * 12);
     }
 
-    /// With one connection nobody stays; that a host is slow must be found out all the same.
+    /// With one connection no transaction stays; that a host is slow has to be found out all the same.
     #[test]
     fn with_one_connection_each_waits_longer_than_the_one_before() {
         let (mut host, mut now) = (Host::default(), Instant::now());

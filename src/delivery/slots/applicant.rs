@@ -1,26 +1,22 @@
-//! Who wants a connection slot. Pure.
+//! The transaction that wants a connection slot. Pure.
 
 use std::net::IpAddr;
 
 use crate::one_client::one_client;
 
-/// Who wants a connection slot, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applicant {
-    /// Whose transaction it is.
     pub client: Client,
-    /// What this client is to us.
     pub class: Class,
-    /// Whether anybody vouches for a recipient of the transaction.
     pub vouched: Vouched,
 }
 
-/// A client, as slots go round: all its connections are one.
+/// A client for the purpose of turns; all its connections count as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client(Option<IpAddr>);
 
 impl Applicant {
-    /// The queue: nobody's transaction but ours.
+    /// The queue.
     pub const QUEUE: Self = Self { client: Client::QUEUE, class: Class::Ours, vouched: Vouched::Yes };
 }
 
@@ -28,19 +24,17 @@ impl Client {
     /// The queue.
     pub const QUEUE: Self = Self(None);
 
-    /// The client at this address.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
         Self(Some(one_client(address)))
     }
 }
 
-/// What a client is to us (DESIGN section 3, "stranger").
+/// Whether a client is a stranger (DESIGN section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The queue, or a client that is authenticated or comes in by a receive connector with an organization.
     Ours,
-    /// Any other.
     Stranger,
 }
 
@@ -53,16 +47,15 @@ impl Class {
     }
 }
 
-/// Whether anybody vouches for a recipient of a transaction: it was resolved, verified or recently good.
+/// Whether there is evidence that a recipient of the transaction exists: it was resolved, verified or recently good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vouched {
-    /// Somebody does.
     Yes,
-    /// Nobody does: the transaction may be a harvester's.
+    /// There is none: the client may be harvesting addresses.
     No,
 }
 
-/// One for transactions with somebody vouched for, and one for the others.
+/// One value for transactions with [`Vouched::Yes`], and one for the others.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ByVouched<T> {
     yes: T,
@@ -86,7 +79,6 @@ impl<T> ByVouched<T> {
 }
 
 impl ByVouched<usize> {
-    /// Both together.
     pub(super) fn total(&self) -> usize {
         self.yes + self.no
     }

@@ -1,17 +1,17 @@
-//! How many connections one host is given at once after it refused another one. Pure; time is an argument.
+//! How many concurrent connections a host gets after it has refused one. Pure; time is an argument.
 //!
 //! Postfix (`smtpd_client_connection_count_limit`, 421 4.7.0), Exchange (`MaxInboundConnectionPerSource`, 421 4.3.2)
-//! and Exchange Online (4.7.500) count a client's connections and say that there are too many, never how many they
-//! would take. So what was too many is remembered, and one more is tried from time to time.
+//! and Exchange Online (4.7.500) count a client's connections and refuse when there are too many, without giving their
+//! limit. So the number that was too many is remembered, and one more is tried from time to time.
 
 use std::time::{Duration, Instant};
 
-/// So long after the last refusal, and after each rise, more are allowed.
+/// More are allowed this long after the last refusal, and after each increase.
 const RISE: Duration = Duration::from_secs(30);
-/// One more each time; where many are allowed, a part of them, so that a thousand are there again in half an hour.
+/// One more each time; with many connections a part of them, so that a thousand are reached again in half an hour.
 const PART: usize = 8;
 
-/// Fewer connections than the connector allows.
+/// A limit below the connector's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fewer {
     allowed: usize,
@@ -19,23 +19,23 @@ pub(super) struct Fewer {
 }
 
 impl Fewer {
-    /// The host refused one more than `allowed`. `before` is what was known of it.
+    /// The host refused one more than `allowed`. `before` is the previous limit.
     pub(super) fn refused(before: Option<Self>, allowed: usize, now: Instant) -> Self {
         let allowed = before.map_or(allowed, |before| before.allowed.min(allowed));
         Self { allowed: allowed.max(1), rises: now + RISE }
     }
 
-    /// How many at once.
+    /// The current limit.
     pub(super) fn allowed(&self) -> usize {
         self.allowed
     }
 
-    /// When it should be told the time again.
+    /// When the limit increases.
     pub(super) fn rises(&self) -> Instant {
         self.rises
     }
 
-    /// What is allowed by now; `None`: as many as the connector, which allows `limit`.
+    /// The limit by now; `None`: the connector's, which is `limit`.
     pub(super) fn at(mut self, now: Instant, limit: usize) -> Option<Self> {
         while self.allowed < limit && self.rises <= now {
             self.allowed += (self.allowed / PART).max(1);
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn refusals_lower_it_and_time_raises_it() {
         let start = Instant::now();
-        // Seconds; then how many were left when the host refused one, or a look; what is allowed of 20.
+        // Seconds; then how many were left when the host refused one, or a check; the limit out of 20.
         let look = None;
         for (events, allowed) in [
             (&[(0, Some(5))][..], Some(5)),

@@ -1,5 +1,4 @@
-//! How many connections each host is given, after it said that it has too many of ours (DESIGN section 7,
-//! "Next hops"). `host` has the rule.
+//! Limits each host's connections after it refused further ones (DESIGN section 7, "Next hops"). `host` has the rule.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +11,14 @@ use super::queue::Refused;
 use crate::delivery::health;
 use crate::fast_map::FastMap;
 
-/// One host of one connector.
 pub type HostKey = health::Key;
 
-/// Hosts that are remembered; beyond it those that nobody uses and nothing is known of are forgotten.
+/// The most hosts that are remembered; beyond that those that are unused and without a limit are forgotten.
 const REMEMBERED: usize = 10_000;
 
-/// Is told how many connections a host is allowed whenever that changes.
+/// Called with a host's number of allowed connections when it changes.
 type Observer = Arc<dyn Fn(&HostKey, usize) + Send + Sync>;
 
-/// The connections to all hosts.
 pub struct HostLimits {
     hosts: Mutex<FastMap<HostKey, Arc<Host>>>,
     observer: Observer,
@@ -37,21 +34,21 @@ struct Host {
 /// What a host's refusal at its greeting means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtGreeting {
-    /// It has other connections of ours, and so many are allowed from now on: it is no failure.
+    /// It has other connections of ours, and allows this many from now on: no failure.
     Fewer(usize),
-    /// It has no other one that is in use: it takes none.
+    /// It has no other connection in use: it accepts none.
     Alone,
 }
 
 impl HostLimits {
-    /// `observer` is told whenever the number of connections that a host is allowed changes: how many there may be now.
+    /// `observer` is called whenever a host's number of allowed connections changes.
     #[must_use]
     pub fn new(observer: impl Fn(&HostKey, usize) + Send + Sync + 'static) -> Self {
         Self { hosts: Mutex::default(), observer: Arc::new(observer) }
     }
 
-    /// Waits until one more connection to the host may be used; `limit` is its connector's `max_connections`. Dropped
-    /// before it is ready, it leaves nothing behind.
+    /// Waits until one more connection to the host may be used; `limit` is its connector's `max_connections`. Dropping
+    /// the future has no effect.
     pub async fn take(&self, key: &HostKey, limit: usize, applicant: Applicant) -> HostSlot {
         let host = self.host(key, limit);
         let slot = match host.line.clone().take(limit, applicant) {
@@ -76,7 +73,7 @@ impl HostLimits {
         hosts.get(key).map_or(0, |host| host.line.look(|queue| queue.held()))
     }
 
-    /// How many connections the host is allowed; `None`: nothing is known of it.
+    /// How many connections the host is allowed; `None`: it has no limit of its own.
     #[must_use]
     pub fn allowed(&self, key: &HostKey) -> Option<usize> {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +86,7 @@ impl HostLimits {
             return host.clone();
         }
         if hosts.len() >= REMEMBERED {
-            // Whoever holds or awaits a slot has the line, and whoever watches a limit the host.
+            // Holders of a slot, and waiting tasks, have the line; the task that raises the limit has the host.
             hosts.retain(|_, host| Arc::strong_count(host) > 1 || Arc::strong_count(&host.line) > 1);
         }
         let host = Host {
@@ -107,13 +104,13 @@ impl Host {
         self.line.look(|queue| queue.limit())
     }
 
-    /// One change after another is told, so that the last one stands.
+    /// Calls the observer; calls are serialised, so that the last value is current.
     fn report_limit(&self) {
         let _reporting = self.reporting.lock().unwrap_or_else(PoisonError::into_inner);
         (self.observer)(&self.key, self.allowed());
     }
 
-    /// Fewer are allowed now. Says how many.
+    /// Fewer are allowed from now on. Returns how many.
     fn lowered(self: Arc<Self>, refused: Refused) -> usize {
         self.report_limit();
         let allowed = self.allowed();
@@ -123,7 +120,7 @@ impl Host {
         allowed
     }
 
-    /// Lets more and more connections through, until there may be as many as the connector has.
+    /// Raises the limit step by step, up to the connector's.
     async fn rise(self: Arc<Self>) {
         let mut next = self.line.look(|queue| queue.rises());
         while let Some(at) = next {
@@ -134,7 +131,7 @@ impl Host {
     }
 }
 
-/// The use of one connection to a host, until it is dropped.
+/// The use of one connection to a host; dropping it frees the slot.
 #[must_use]
 pub struct HostSlot {
     slot: Slot,
@@ -142,7 +139,7 @@ pub struct HostSlot {
 }
 
 impl HostSlot {
-    /// The host said 421 at its greeting. Its slot is gone with it.
+    /// The host replied 421 at its greeting. The slot is freed.
     pub fn refused(self) -> AtGreeting {
         let Self { slot, host } = self;
         let now = Instant::now().into_std();
@@ -153,20 +150,19 @@ impl HostSlot {
         refused.map_or(AtGreeting::Alone, |refused| AtGreeting::Fewer(host.lowered(refused)))
     }
 
-    /// The host said that we have too many connections, or send too fast, over one that goes on: one less is allowed
-    /// than are in use. Says how many.
+    /// The host replied that we have too many connections, or send too fast, on a connection that continues: one less
+    /// than are in use is allowed. Returns how many.
     pub fn throttled(&self) -> usize {
         let now = Instant::now().into_std();
         let refused = self.host.line.change(|queue| queue.refused(queue.held().saturating_sub(1), now));
         self.host.clone().lowered(refused)
     }
 
-    /// The slot: whether it is wanted.
     pub fn slot(&self) -> &Slot {
         &self.slot
     }
 
-    /// Somebody is vouched for in its transaction from now on: see [`Slot::vouch`].
+    /// See [`Slot::vouch`].
     pub fn vouch(&mut self) {
         self.slot.vouch();
     }

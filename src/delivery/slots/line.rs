@@ -1,7 +1,7 @@
-//! The slots of one connector or one host, and the tasks that wait for them: performs what `queue` decides.
+//! The slots of one connector or one host, and the tasks that wait for them. `queue` decides, `line` wakes tasks.
 //!
-//! A slot that comes free is sent to the one task that is next; who holds a slot and would give it back is told one at
-//! a time. Who waits is woken once, when he has a slot; a holder may be woken in vain where another one was faster.
+//! A slot that becomes free is sent to the task that is next; holders that would give a slot back are notified one at a
+//! time. A waiting task is woken once, when it has a slot; a holder may be woken in vain if another one was faster.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,13 @@ use tokio::time::Instant;
 use super::applicant::{Applicant, ByVouched, Vouched};
 use super::queue::{Held, Queue, Stays, Ticket};
 
-/// Who waits, and by what he is told.
+/// Waiting tasks, with the channel for their slot.
 type Waiters = Queue<oneshot::Sender<Slot>>;
 
-/// The slots of one connector or one host.
 #[derive(Debug)]
 pub(super) struct Line {
     queue: Mutex<Waiters>,
-    /// Holders of such slots that wait until somebody wants them.
+    /// Holders that wait until their slot is wanted.
     wanted: ByVouched<Notify>,
 }
 
@@ -31,13 +30,13 @@ impl Line {
         Arc::new(Self { queue: Mutex::new(Queue::new(limit)), wanted: ByVouched::default() })
     }
 
-    /// A slot, if one is free for him.
+    /// A slot, if one is free for this applicant.
     pub(super) fn try_take(self: Arc<Self>, limit: usize, applicant: Applicant) -> Option<Slot> {
         let free = self.configured(limit).take(applicant);
         free.then(|| Slot::new(self, applicant.vouched))
     }
 
-    /// A slot, or to wait for it.
+    /// A slot, or a place in the queue.
     pub(super) fn take(self: Arc<Self>, limit: usize, applicant: Applicant) -> Result<Slot, Waiting> {
         let mut queue = self.configured(limit);
         if queue.take(applicant) {
@@ -50,7 +49,7 @@ impl Line {
         Err(Waiting { line: self, ticket, given })
     }
 
-    /// The queue, with this limit in force.
+    /// The queue, with this limit applied.
     fn configured(self: &Arc<Self>, limit: usize) -> MutexGuard<'_, Waiters> {
         let mut queue = self.queue();
         if queue.configure(limit) {
@@ -64,13 +63,13 @@ impl Line {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// After a change: who is next has what is free, and holders hear if somebody still waits.
+    /// After a change: gives free slots to those who are next, and notifies holders if others still wait.
     fn settle<'a>(self: &'a Arc<Self>, mut queue: MutexGuard<'a, Waiters>) {
         if queue.is_empty() {
             return;
         }
         while let Some((waiter, vouched)) = queue.next() {
-            // A task that is woken or found gone may drop a slot: not under the lock.
+            // A task that is woken or found gone may drop a slot, which needs the lock.
             drop(queue);
             drop(waiter.send(Slot::new(self.clone(), vouched)));
             queue = self.queue();
@@ -82,7 +81,7 @@ impl Line {
         }
     }
 
-    /// Changes what concerns all slots.
+    /// Makes a change that concerns all slots.
     pub(super) fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Waiters) -> T) -> T {
         let mut queue = self.queue();
         let result = change(&mut queue);
@@ -90,13 +89,13 @@ impl Line {
         result
     }
 
-    /// Looks at the queue.
+    /// Reads the queue.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Waiters) -> T) -> T {
         look(&self.queue())
     }
 }
 
-/// Somebody in the queue: ready once it is his turn. Dropped before, he does not wait any longer.
+/// A place in the queue; completes with a slot. Dropping it leaves the queue.
 pub(super) struct Waiting {
     line: Arc<Line>,
     ticket: Ticket,
@@ -109,20 +108,20 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Slot> {
         match Pin::new(&mut self.given).poll(context) {
             Poll::Ready(Ok(slot)) => Poll::Ready(slot),
-            // The sender leaves the queue when it sends, or when this is dropped.
+            // The sender is removed from the queue when it sends, or when this is dropped.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 }
 
 impl Drop for Waiting {
-    /// A slot that was sent meanwhile is dropped with `given`, and goes to the next one.
+    /// A slot that was sent meanwhile is dropped with `given`, and goes to the next in the queue.
     fn drop(&mut self) {
         self.line.queue().leave(self.ticket);
     }
 }
 
-/// Room for one connection, until it is dropped: then whoever is next has it.
+/// A connection slot; dropping it gives it to the next in the queue.
 #[derive(Debug)]
 #[must_use]
 pub struct Slot {
@@ -130,12 +129,12 @@ pub struct Slot {
     vouched: Vouched,
     /// When it was given.
     since: Instant,
-    /// Its holder was told that it is wanted. Changes under the lock of the queue only.
+    /// Whether its holder was notified that it is wanted. Changes only under the queue's lock.
     returning: AtomicBool,
     kept: SlotUse,
 }
 
-/// Whether a slot still counts.
+/// Whether a slot is still held.
 #[derive(Debug, PartialEq, Eq)]
 enum SlotUse {
     Yes,
@@ -147,14 +146,13 @@ impl Slot {
         Self { line, vouched, since: Instant::now(), returning: AtomicBool::new(false), kept: SlotUse::Yes }
     }
 
-    /// Whether somebody is vouched for in its transaction.
     #[must_use]
     pub fn vouched(&self) -> Vouched {
         self.vouched
     }
 
-    /// Somebody is vouched for in its transaction from now on: it does not count any longer among those of which there
-    /// may be half.
+    /// Records evidence for a recipient of its transaction: it no longer counts among those that may hold half of the
+    /// slots.
     pub fn vouch(&mut self) {
         if self.vouched == Vouched::Yes {
             return;
@@ -164,14 +162,13 @@ impl Slot {
         self.line.change(|queue| queue.vouch(stays));
     }
 
-    /// For how long it is held already, if more wait than there are slots.
+    /// How long it has been held, if more tasks wait than there are slots.
     #[must_use]
     pub fn crowded(&self) -> Option<Duration> {
         self.line.look(Waiters::is_crowded).then(|| self.since.elapsed())
     }
 
-    /// Whether somebody waits whom this slot would help, besides those who get one that is [on its way
-    /// back](Self::will_return).
+    /// Whether a task waits that this slot would help, beside those that get one that [will return](Self::will_return).
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         let mut queue = self.line.queue();
@@ -186,11 +183,11 @@ impl Slot {
         wanted
     }
 
-    /// Waits until it is wanted. Whoever is told gives it back now: another holder is not told for the same waiter.
-    /// Asking again takes that back. Cancel-safe.
+    /// Waits until it is wanted. The holder gives it back then; no other holder is notified for the same waiting task.
+    /// Calling it again revokes that. Cancel-safe.
     pub async fn wanted(&self) {
         loop {
-            // Made before the look: a notice that comes between is kept for whoever waits next.
+            // Registered before the check: a notification in between is kept for the next that waits.
             let notice = self.line.wanted.of(self.vouched).notified();
             if self.will_return_if_wanted() {
                 return;
@@ -199,8 +196,8 @@ impl Slot {
         }
     }
 
-    /// It will be dropped soon, as after [`Self::wanted`]: for a holder who saw that it [is wanted](Self::is_wanted) and
-    /// says RSET first. Other holders are not told for the same waiter.
+    /// It will be dropped soon, as after [`Self::wanted`]: for a holder that saw that it [is wanted](Self::is_wanted)
+    /// and sends RSET first. No other holder is notified for the same waiting task.
     pub fn will_return(&self) {
         let mut queue = self.line.queue();
         if !self.returning.swap(true, Ordering::Relaxed) {
@@ -218,7 +215,7 @@ impl Slot {
             queue.returns(self.vouched);
             self.returning.store(true, Ordering::Relaxed);
         }
-        // One notice was for one of us: who else is wanted hears it now.
+        // The notification was for one holder: the next one that is wanted is notified now.
         self.line.settle(queue);
         wanted
     }
@@ -227,7 +224,7 @@ impl Slot {
         if self.returning.load(Ordering::Relaxed) { Stays::Returning } else { Stays::Kept }
     }
 
-    /// Gives it back, though its holder goes on: he only waits for an answer that nothing can hasten.
+    /// Gives it back although its holder continues, which only waits for a reply that nothing can hasten.
     pub fn give_up(&mut self) {
         if self.kept == SlotUse::Yes {
             let held = Held { vouched: self.vouched, stays: self.stays() };
@@ -236,7 +233,7 @@ impl Slot {
         }
     }
 
-    /// Gives it back, and changes something before anybody else has it.
+    /// Gives it back, and makes a change before the slot is given to another task.
     pub(super) fn give_back<T>(mut self, change: impl FnOnce(&mut Waiters) -> T) -> T {
         self.kept = SlotUse::GivenBack;
         let held = Held { vouched: self.vouched, stays: self.stays() };

@@ -1,14 +1,14 @@
-//! Who gets the next free connection slot of one connector, or of one of its hosts. Pure.
+//! Decides which transaction gets the next free connection slot of a connector, or of one of its hosts. Pure.
 //!
-//! `line` performs it: after every change it asks for [`Queue::next`] until there is none, so that nobody waits for a
-//! slot that is free for him. The rules:
+//! `line` performs it: after every change it asks for [`Queue::next`] until there is none, so that no transaction waits
+//! while a slot is free for it. The rules:
 //!
-//! - A free slot is nobody's: whoever comes takes it, unless his kind of transaction has its share.
-//! - Transactions with nobody vouched for hold at most half of the slots, and one at least.
-//! - While both classes wait for what may be given to both, every second slot goes to either.
-//! - Within a class slots go round by client (`turns`).
-//! - Where there is one slot, half of it is a half of the turns: two transactions of a class with nobody vouched for do
-//!   not follow each other while one of the other kind waits.
+//! - A free slot is given to the next transaction that comes, unless its kind has its share.
+//! - Transactions without evidence for a recipient ([`Vouched::No`]) hold at most half of the slots, but may hold one.
+//! - While both classes wait for a slot that either may have, they get slots alternately.
+//! - Within a class clients take turns (`turns`).
+//! - With one slot only, half of it means half of the turns: two transactions of a class without evidence do not follow
+//!   each other while one with evidence waits.
 
 use std::time::Instant;
 
@@ -16,67 +16,65 @@ use super::applicant::{Applicant, ByVouched, Class, Vouched};
 use super::host::Fewer;
 use super::turns::{Open, Turns};
 
-/// The slots, and who waits.
+/// The slots, and the waiting transactions.
 #[derive(Debug, Clone)]
 pub(super) struct Queue<W> {
     /// `max_connections`.
     configured: usize,
-    /// What a host allows, if that is less.
+    /// The host's limit, if that is lower.
     fewer: Option<Fewer>,
     held: ByVouched<usize>,
-    /// Of those that are held: whose holder was told that somebody waits, and gives them back.
+    /// Of the held slots: those whose holder was notified and gives them back.
     returning: ByVouched<usize>,
     ours: Waiting<W>,
     strangers: Waiting<W>,
-    /// Who got the last slot.
+    /// The class that got the last slot.
     last: Class,
     arrivals: u64,
 }
 
-/// Whoever waits in one class.
+/// The waiting transactions of one class.
 #[derive(Debug, Clone)]
 struct Waiting<W> {
     turns: Turns<W>,
-    /// The transaction that got this class's last slot.
+    /// The kind of transaction that got this class's last slot.
     last: Vouched,
 }
 
-/// Where somebody waits.
+/// A place in the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     applicant: Applicant,
     number: u64,
 }
 
-/// What is known of a slot that is held.
+/// A held slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Held {
-    /// Whether somebody was vouched for.
     pub vouched: Vouched,
-    /// Whether its holder keeps it.
     pub stays: Stays,
 }
 
-/// Whether a holder keeps his slot.
+/// Whether a holder keeps its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stays {
     /// As far as is known.
     Kept,
-    /// He was told that somebody waits, and gives it back.
+    /// It was notified that others wait, and gives it back.
     Returning,
 }
 
-/// Whether a host that refuses one did so lately.
+/// Whether a host's refusal is the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Nothing was known of it.
+    /// Its limit was not known.
     First,
-    /// It has not taken as many as the connector allows since.
+    /// It has not accepted as many as the connector allows since the last one.
     Again,
 }
 
 impl<W> Queue<W> {
-    /// Nobody has a slot yet.
+    /// Without held slots.
     pub(super) fn new(limit: usize) -> Self {
         let waiting = || Waiting { turns: Turns::default(), last: Vouched::Yes };
         Self {
@@ -101,7 +99,7 @@ impl<W> Queue<W> {
         self.held.total()
     }
 
-    /// How many may be held by transactions with nobody vouched for.
+    /// How many may be held by transactions with [`Vouched::No`].
     fn share(&self) -> usize {
         self.limit().div_ceil(2)
     }
@@ -115,7 +113,7 @@ impl<W> Queue<W> {
         self.ours.turns.count(vouched) + self.strangers.turns.count(vouched)
     }
 
-    /// Whether nobody waits.
+    /// Whether none waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting(Vouched::Yes) + self.waiting(Vouched::No) == 0
     }
@@ -125,13 +123,13 @@ impl<W> Queue<W> {
         self.waiting(Vouched::Yes) + self.waiting(Vouched::No) > self.limit()
     }
 
-    /// Sets `max_connections`; says whether that is a change.
+    /// Sets `max_connections`; returns whether it changed.
     pub(super) fn configure(&mut self, limit: usize) -> bool {
         let limit = limit.max(1);
         std::mem::replace(&mut self.configured, limit) != limit
     }
 
-    /// A slot for somebody who comes, if one is free for him. Whoever waits has been given what is free for him.
+    /// A slot for a new transaction, if one is free for it. Waiting transactions already have what is free for them.
     #[must_use]
     pub(super) fn take(&mut self, applicant: Applicant) -> bool {
         let free = self.is_free_for(applicant.vouched);
@@ -141,7 +139,7 @@ impl<W> Queue<W> {
         free
     }
 
-    /// He waits.
+    /// Adds a waiting transaction.
     pub(super) fn wait(&mut self, applicant: Applicant, waiter: W) -> Ticket {
         self.arrivals += 1;
         let ticket = Ticket { applicant, number: self.arrivals };
@@ -150,12 +148,12 @@ impl<W> Queue<W> {
         ticket
     }
 
-    /// He does not wait any longer, or has been given a slot already.
+    /// Removes it, unless it got a slot already.
     pub(super) fn leave(&mut self, Ticket { applicant, number }: Ticket) {
         self.class(applicant.class).turns.remove(applicant.client, applicant.vouched, number);
     }
 
-    /// Gives a slot to somebody who waits, and says to whom.
+    /// Gives a slot to a waiting transaction, and returns which.
     pub(super) fn next(&mut self) -> Option<(W, Vouched)> {
         if self.is_empty() || self.held() >= self.limit() {
             return None;
@@ -180,7 +178,7 @@ impl<W> Queue<W> {
         self.last = class;
     }
 
-    /// A slot comes back.
+    /// A slot is returned.
     pub(super) fn free(&mut self, held: Held) {
         *self.held.of_mut(held.vouched) -= 1;
         if held.stays == Stays::Returning {
@@ -188,7 +186,7 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Somebody is vouched for in a transaction that had nobody.
+    /// A transaction becomes [`Vouched::Yes`].
     pub(super) fn vouch(&mut self, stays: Stays) {
         self.free(Held { vouched: Vouched::No, stays });
         *self.held.of_mut(Vouched::Yes) += 1;
@@ -197,10 +195,10 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Whether somebody waits whom such a slot would help, besides those who get one that is on its way back.
+    /// Whether a transaction waits that such a slot would help, beside those that get one that is being returned.
     pub(super) fn is_wanted(&self, vouched: Vouched) -> bool {
         let unvouched = match vouched {
-            // It makes room in the share as well.
+            // It frees a place in the share as well.
             Vouched::No => self.waiting(Vouched::No),
             Vouched::Yes => {
                 let room = self.share() + self.returning.of(Vouched::No);
@@ -208,33 +206,33 @@ impl<W> Queue<W> {
             }
         };
         let helped = self.waiting(Vouched::Yes) + unvouched;
-        // After a limit was lowered the first ones that come back help nobody yet.
+        // After the limit was lowered, the first slots that are returned help no transaction.
         let too_many = self.held().saturating_sub(self.limit());
         helped > 0 && self.returning.total() < helped + too_many
     }
 
-    /// One that is kept so far is given back.
+    /// A slot that was kept is being returned.
     pub(super) fn returns(&mut self, vouched: Vouched) {
         *self.returning.of_mut(vouched) += 1;
     }
 
-    /// One that was to be given back is kept after all.
+    /// A slot that was being returned is kept after all.
     pub(super) fn stays(&mut self, vouched: Vouched) {
         *self.returning.of_mut(vouched) -= 1;
     }
 
-    /// The host takes no more than `allowed`.
+    /// The host accepts no more than `allowed`.
     pub(super) fn refused(&mut self, allowed: usize, now: Instant) -> Refused {
         let before = self.fewer.replace(Fewer::refused(self.fewer, allowed, now));
         before.map_or(Refused::First, |_| Refused::Again)
     }
 
-    /// When [`Self::rise`] is due, if the host has refused one.
+    /// When [`Self::rise`] is due, if the host has a limit.
     pub(super) fn rises(&self) -> Option<Instant> {
         self.fewer.map(|fewer| fewer.rises())
     }
 
-    /// Time has passed; when it is due again.
+    /// Raises the limit if it is time; returns when it is due again.
     pub(super) fn rise(&mut self, now: Instant) -> Option<Instant> {
         self.fewer = self.fewer.and_then(|fewer| fewer.at(now, self.configured));
         self.rises()

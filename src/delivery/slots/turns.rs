@@ -1,32 +1,31 @@
-//! Transactions of one class that wait for a connection slot: the slots go round by client. Pure.
+//! Waiting transactions of one class: clients take turns. Pure.
 //!
-//! `queue` keeps one for each class. Each client that waits has the number of its turn. The lowest number is served and
-//! goes to the end; a client that comes, or comes again, goes to the end. A client passed over because only vouched
-//! transactions are served just then keeps its number.
+//! `queue` has one for each class. Each waiting client has a turn number. The lowest is served and goes to the end; a
+//! client that comes, or comes again, goes to the end. A client that is skipped because only transactions with
+//! [`Vouched::Yes`] may be served keeps its number.
 
 use std::collections::BTreeMap;
 
 use super::applicant::{ByVouched, Client, Vouched};
 
-/// Both kinds of transactions.
 const KINDS: [Vouched; 2] = [Vouched::Yes, Vouched::No];
 
-/// Whoever waits, by client.
+/// Waiting transactions by client.
 #[derive(Debug, Clone)]
 pub(super) struct Turns<W> {
     clients: BTreeMap<Client, Waiting<W>>,
-    /// The clients with such a transaction, by the number of their turn.
+    /// The clients with such a transaction, by turn number.
     order: ByVouched<BTreeMap<u64, Client>>,
     count: ByVouched<usize>,
     /// The highest number.
     end: u64,
 }
 
-/// One client's transactions that wait.
+/// One client's waiting transactions.
 #[derive(Debug, Clone)]
 struct Waiting<W> {
     turn: u64,
-    /// By the number of their arrival.
+    /// By order of arrival.
     transactions: ByVouched<BTreeMap<u64, W>>,
 }
 
@@ -34,7 +33,7 @@ struct Waiting<W> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Open {
     ToAll,
-    /// Those with somebody vouched for.
+    /// Those with [`Vouched::Yes`].
     ToVouched,
 }
 
@@ -56,7 +55,7 @@ impl<W> Turns<W> {
         *self.count.of(vouched)
     }
 
-    /// A transaction comes; `number` is above those of all before it.
+    /// Adds a transaction; `number` is greater than all before.
     pub(super) fn push(&mut self, client: Client, vouched: Vouched, (number, waiter): (u64, W)) {
         let waiting = self.clients.entry(client).or_insert_with(|| {
             self.end += 1;
@@ -67,7 +66,7 @@ impl<W> Turns<W> {
         *self.count.of_mut(vouched) += 1;
     }
 
-    /// One does not wait any longer; `None`: it did not.
+    /// Removes a transaction; `None`: it did not wait.
     pub(super) fn remove(&mut self, client: Client, vouched: Vouched, number: u64) -> Option<W> {
         let waiting = self.clients.get_mut(&client)?;
         let transactions = waiting.transactions.of_mut(vouched);
@@ -82,7 +81,7 @@ impl<W> Turns<W> {
         Some(removed)
     }
 
-    /// The next client's oldest transaction, among those that may be served.
+    /// The next client's oldest transaction among those that may be served.
     pub(super) fn pop(&mut self, open: Open) -> Option<(W, Vouched)> {
         let kinds = || KINDS.into_iter().filter(|kind| open.is_to(*kind));
         let (_, client) = kinds().filter_map(|kind| self.order.of(kind).first_key_value()).min()?;
@@ -115,7 +114,8 @@ mod tests {
         Client::at(std::net::Ipv4Addr::from_bits(u32::from(letter.to_ascii_uppercase())).into())
     }
 
-    /// Each letter is a transaction of that client, a small one with nobody vouched for; the order they are served in.
+    /// Each letter is a transaction of that client, in lower case without evidence; returns the order in which they are
+    /// served.
     fn served(waiting: &str, open: Open) -> String {
         let mut turns = Turns::default();
         for (number, letter) in (0..).zip(waiting.chars()) {

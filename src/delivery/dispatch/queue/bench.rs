@@ -1,11 +1,10 @@
-//! A queue and the spool that it reads from, for its tests: what `dispatch` does around an attempt, without the attempt.
+//! A queue and its spool for tests: does what `dispatch` does around an attempt, without the attempt.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::spool::entry::Outcome;
 
-/// Both.
 #[derive(Default)]
 pub(super) struct Bench {
     pub(super) queue: Queue,
@@ -19,7 +18,7 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// The message's number and the positions.
+    /// Connector, message number and positions.
     pub(super) fn what(&self) -> (String, u64, Vec<usize>) {
         let positions = self.picked.recipients.iter().map(|(at, _)| *at).collect();
         (self.turn.connector.to_string(), self.turn.id.0, positions)
@@ -39,13 +38,13 @@ impl Bench {
         self.queue.insert(entry, None);
     }
 
-    /// It was there before we started.
+    /// The message existed before the start.
     pub(super) fn restore(&mut self, entry: Entry) {
         self.queue.restore(&Outline::of(&entry));
         self.spool.insert(entry.id, entry);
     }
 
-    /// Begins what is due, as far as there are places.
+    /// Begins what is due, as far as there are slots.
     pub(super) fn pick(&mut self, rules: impl Fn(&str) -> Rules, now: u64) -> Vec<Begun> {
         let mut begun = Vec::new();
         loop {
@@ -68,7 +67,7 @@ impl Bench {
         }
     }
 
-    /// What became of recipients is durable.
+    /// Recipients' new states are durable.
     pub(super) fn update(&mut self, id: u64, updates: Vec<Update>) {
         let id = QueueId(id);
         if let Some(entry) = self.spool.get_mut(&id) {
@@ -83,7 +82,7 @@ impl Bench {
         self.queue.update(id, updates);
     }
 
-    /// An attempt ends, with this for each of its recipients.
+    /// An attempt ends with this state for each of its recipients.
     pub(super) fn ends(&mut self, begun: Begun, state: &RecipientState) {
         let update = |(at, _): &(usize, Known)| Update {
             recipient: *at,
@@ -95,12 +94,12 @@ impl Bench {
         self.queue.finished(&begun.turn);
     }
 
-    /// An attempt delivers all.
+    /// An attempt delivers to all its recipients.
     pub(super) fn delivers(&mut self, begun: Begun) {
         self.ends(begun, &RecipientState::Done(Outcome::Dropped));
     }
 
-    /// Messages that are not over.
+    /// Messages that are not finished.
     pub(super) fn left(&self) -> usize {
         self.spool.len()
     }

@@ -1,21 +1,19 @@
-//! Hints in the order of their times, of which one group's can be taken out without a look at the others': thousands of
-//! domains may wait when one of them is back. No I/O.
+//! Hints ordered by time, from which one group's hints can be removed without searching the others: thousands of
+//! domains may wait when one of them answers again. No I/O.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::hints::{Due, Hint};
 
-/// Hints by group.
 #[derive(Debug, Default)]
 pub(super) struct ByGroup {
     groups: BTreeMap<u32, BinaryHeap<Reverse<Hint>>>,
-    /// When the first of each group is due.
+    /// When the first hint of each group is due.
     first: BTreeSet<(Due, u32)>,
 }
 
 impl ByGroup {
-    /// Puts one in.
     pub(super) fn push(&mut self, hint: Hint) {
         let group = self.groups.entry(hint.group).or_default();
         let before = group.peek().map(|Reverse(first)| first.due);
@@ -33,7 +31,7 @@ impl ByGroup {
         self.first.first().map(|(due, _)| *due)
     }
 
-    /// Takes the first one.
+    /// Removes the first one.
     pub(super) fn pop(&mut self) -> Option<Hint> {
         let (_, number) = self.first.pop_first()?;
         let group = self.groups.get_mut(&number)?;
@@ -45,7 +43,7 @@ impl ByGroup {
         Some(hint)
     }
 
-    /// Takes all of one group, or of all of them, in their order.
+    /// Removes all hints of one group, or of all groups, in order.
     pub(super) fn take(&mut self, group: Option<u32>) -> Vec<Hint> {
         let taken: Vec<_> = match group {
             Some(group) => self.groups.remove(&group).into_iter().collect(),
@@ -86,7 +84,7 @@ mod tests {
     }
 
     proptest! {
-        /// It is a sorted list.
+        /// It behaves like a sorted list.
         #[test]
         fn hints_come_in_their_order_whatever_is_taken_out(steps in proptest::collection::vec(step(), 0..60)) {
             let (mut hints, mut expected) = (ByGroup::default(), BTreeSet::new());
@@ -98,7 +96,7 @@ mod tests {
                         expected.insert(hint);
                     }
                     Step::Pop => {
-                        // Of those due at the same time any may be the first.
+                        // Of hints with the same time any may be first.
                         let popped = hints.pop();
                         prop_assert_eq!(popped.map(|hint| hint.due), expected.first().map(|hint| hint.due));
                         prop_assert!(popped.is_none_or(|hint| expected.remove(&hint)));

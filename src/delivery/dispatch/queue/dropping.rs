@@ -1,5 +1,5 @@
-//! Messages that an operator drops: their recipients are taken as they come free. `dispatch` asks for it and makes it
-//! durable.
+//! Messages that an operator drops: their recipients are taken as they become free. `dispatch` calls it and makes the
+//! drop durable.
 
 use std::sync::Arc;
 
@@ -9,20 +9,17 @@ use crate::spool::entry::outline::Kind;
 use crate::spool::entry::{Entry, Outcome, RecipientState};
 use crate::time::UnixTime;
 
-/// Recipients of a dropped message, held by the drop.
+/// Recipients of a dropped message that the drop keeps busy.
 pub(in crate::delivery::dispatch) struct Dropping {
-    /// Who holds them.
     pub(in crate::delivery::dispatch) ticket: Ticket,
-    /// The message.
     pub(in crate::delivery::dispatch) entry: Arc<Entry>,
-    /// Positions.
     pub(in crate::delivery::dispatch) recipients: Vec<usize>,
-    /// Positions of those that an attempt has.
+    /// Positions of recipients in an attempt.
     pub(in crate::delivery::dispatch) under_way: Vec<usize>,
 }
 
 impl Queue {
-    /// Marks a message that is in memory dropped and takes those of its recipients that nothing is under way for.
+    /// Marks a message in memory as dropped, and takes its free recipients.
     pub(in crate::delivery::dispatch) fn begin_drop(&mut self, id: QueueId) -> Option<Dropping> {
         self.live.get_mut(&id)?.dropped = true;
         self.rest_of_dropped(id)
@@ -33,7 +30,7 @@ impl Queue {
         self.live.get(&id).is_some_and(|live| live.dropped)
     }
 
-    /// The recipients of a dropped message that nothing is under way for (any more).
+    /// Takes recipients of a dropped message that have become free.
     pub(in crate::delivery::dispatch) fn rest_of_dropped(&mut self, id: QueueId) -> Option<Dropping> {
         let ticket = self.last_ticket.next();
         let live = self.live.get_mut(&id).filter(|live| live.dropped)?;
@@ -41,7 +38,7 @@ impl Queue {
         Some(Dropping { ticket, entry: live.entry.clone(), recipients, under_way })
     }
 
-    /// A message that is not in memory is over.
+    /// The message is finished; called for one that is not in memory.
     pub(in crate::delivery::dispatch) fn forget(&mut self, id: QueueId) {
         let kind = if self.counted.remove(&id).is_some() { Kind::StrangersReport } else { Kind::Mail };
         self.lanes.values_mut().for_each(|lane| lane.forget(kind, id));
@@ -66,7 +63,7 @@ impl Queue {
 }
 
 impl Live {
-    /// Takes the recipients that are not over; those that an attempt has are only named.
+    /// Takes the free recipients that are not done; the second list has those in an attempt.
     fn take_unfinished(&mut self, ticket: Ticket) -> (Vec<usize>, Vec<usize>) {
         let (mut taken, mut under_way) = (Vec::new(), Vec::new());
         for (at, (queued, slot)) in self.entry.recipients.iter().zip(&mut self.slots).enumerate() {

@@ -1,7 +1,8 @@
-//! What is due when, for one kind of mail on one connector. `lane` asks; no I/O. A million hints are to fit.
+//! What is due when, for one kind of mail on one connector. `lane` uses it; no I/O. Compact, since there may be a
+//! million hints.
 //!
-//! A hint is not the truth: that is the message's entry, which is read when its hint comes up. What is due goes to
-//! [`Hints::ready`], where senders take turns, and domains where they share the places.
+//! A hint may be outdated: the message's entry is read when its hint comes up. Hints that are due go to
+//! [`Hints::ready`], where senders take turns, and domains where they share slots.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -13,27 +14,27 @@ use crate::message::queue_id::QueueId;
 use crate::spool::entry::Why;
 use crate::time::UnixTime;
 
-/// So many hints become ready at once at most: others wait for the lock meanwhile.
+/// The most hints that become ready in one call, during which others wait for the lock.
 const AT_ONCE: usize = 10_000;
 
-/// When something is due.
+/// When something is due: a time, or a reason to be due at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::delivery::dispatch) struct Due(u64);
 
-/// Behind all that this sender has in this group.
+/// After everything that this sender has in this group.
 fn behind((group, sender): (u32, u32)) -> Ready {
     (group, sender, Due(u64::MAX), QueueId(u64::MAX))
 }
 
 impl Due {
-    /// Whatever waits, because an operator says so.
+    /// An operator requested it.
     pub(in crate::delivery::dispatch) const RETRY: Self = Self(0);
-    /// What waits because its next hop could not be reached, which answers again.
+    /// It waits because its next hop could not be reached, which answers again.
     pub(in crate::delivery::dispatch) const BACK: Self = Self(1);
-    /// What waits for a connector that is gone: it is held, or finds another way. What may have arrived waits all the same:
-    /// another way may be another copy.
+    /// It waits for a connector that is gone: it will be held, or get another route. A recipient that may have arrived
+    /// keeps its wait, since another route may produce another copy.
     pub(in crate::delivery::dispatch) const GONE: Self = Self(2);
-    /// What is held for want of its connector.
+    /// It is held because its connector is missing.
     pub(in crate::delivery::dispatch) const HELD: Self = Self(3);
 
     pub(in crate::delivery::dispatch) fn at(time: UnixTime) -> Self {
@@ -46,42 +47,40 @@ impl Due {
     }
 }
 
-/// What is ready: group, sender, when, message.
+/// Group, sender, time, message.
 type Ready = (u32, u32, Due, QueueId);
 
 /// Something in this message may be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hint {
     pub(super) due: Due,
-    /// The message.
     pub(super) id: QueueId,
-    /// Which domain's: a number.
+    /// The domain, as a number.
     pub(super) group: u32,
-    /// Whose it is: a number.
+    /// The reverse-path, as a number.
     pub(super) sender: u32,
 }
 
 /// The hints of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// For a time to come.
+    /// Due at a later time.
     later: BinaryHeap<Reverse<Hint>>,
-    /// The same, for mail whose next hop could not be reached.
+    /// The same for mail whose next hop could not be reached.
     unreachable: ByGroup,
-    /// Due before their time, a few after the other; by domain, where domains share the places.
+    /// Due before their time, a few at a time; by domain, where domains share slots.
     hastened: BTreeMap<u32, VecDeque<Hint>>,
-    /// Of whose one was ready last.
+    /// The group from which one last became ready.
     fed: u32,
-    /// What those are due by.
+    /// The reason for which those are due.
     hastened_by: Option<Due>,
-    /// Due.
     ready: BTreeSet<Ready>,
-    /// Who had his turn last.
+    /// The group and sender of the last turn.
     last: (u32, u32),
 }
 
 impl Hints {
-    /// Puts one in.
+    /// Adds a hint.
     pub(super) fn push(&mut self, hint: Hint, why: Why) {
         match why {
             Why::Unreachable => self.unreachable.push(hint),
@@ -89,7 +88,7 @@ impl Hints {
         }
     }
 
-    /// What is due at `now` becomes ready. Domains are told apart where they share the places.
+    /// Moves hints that are due at `now` to `ready`. Groups are distinguished where domains share slots.
     pub(super) fn ripen(&mut self, now: UnixTime, grouping: Grouping) {
         for _ in 0..AT_ONCE {
             let later = self.later.peek().map(|Reverse(first)| first.due);
@@ -106,7 +105,7 @@ impl Hints {
         }
     }
 
-    /// Of what is hastened, so many are ready, of each domain in turn.
+    /// Makes up to `most` of the hastened hints ready, of each domain in turn.
     pub(super) fn feed(&mut self, most: usize, grouping: Grouping) {
         let Some(due) = self.hastened_by else { return };
         while self.ready.len() < most {
@@ -130,11 +129,11 @@ impl Hints {
         hint
     }
 
-    /// Takes the one whose turn it is, of a group that has room.
+    /// Takes the next hint of a group that has room.
     pub(super) fn take(&mut self, has_room: impl Fn(u32) -> bool) -> Option<Hint> {
         let found = self.next(Excluded(behind(self.last)), &has_room).or_else(|| self.next(Unbounded, &has_room));
         let Some(found) = found else {
-            // What is ready may all be of one domain that is back and slow: the others do not wait for it.
+            // All that is ready may be of one slow domain that answers again: the others do not wait for it.
             let due = self.hastened_by.filter(|_| !self.ready.is_empty())?;
             return self.next_hastened(has_room).map(|hint| Hint { due, ..hint });
         };
@@ -144,7 +143,7 @@ impl Hints {
         Some(Hint { due, id, group, sender })
     }
 
-    /// The first from there on whose group has room. Groups without are passed over whole.
+    /// The first one from there on whose group has room. Groups without room are skipped.
     fn next(&self, mut from: Bound<Ready>, has_room: impl Fn(u32) -> bool) -> Option<Ready> {
         loop {
             let first = *self.ready.range((from, Unbounded)).next()?;
@@ -155,7 +154,7 @@ impl Hints {
         }
     }
 
-    /// When the next one is due that is not ready.
+    /// When the next hint is due that is not ready.
     pub(super) fn next_due(&self) -> Option<UnixTime> {
         let later = self.later.peek().map(|Reverse(hint)| hint.due);
         later.into_iter().chain(self.unreachable.next_due()).min().map(Due::time)
@@ -166,8 +165,8 @@ impl Hints {
         !self.ready.is_empty() || !self.hastened.is_empty()
     }
 
-    /// The next hop answers again: what waits because it did not is due, gently; how much that is. `group`: for this domain
-    /// only.
+    /// The next hop answers again: what waits because it did not is due, a few at a time; returns how many. `group`:
+    /// for this domain only.
     pub(super) fn hop_is_back(&mut self, group: Option<u32>) -> usize {
         let meant = self.unreachable.take(group);
         let number = meant.len();
@@ -175,7 +174,7 @@ impl Hints {
         number
     }
 
-    /// All is due for this reason. Which messages.
+    /// Everything is due for this reason. Returns the messages.
     pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
         let later = std::mem::take(&mut self.later).into_iter().map(|Reverse(hint)| hint);
         let mut all: Vec<Hint> = later.chain(self.unreachable.take(None)).collect();
@@ -196,7 +195,7 @@ impl Hints {
         self.hastened_by = Some(self.hastened_by.map_or(due, |by| by.min(due)));
     }
 
-    /// The next hop is gone again: what was hastened because it was back waits for its time. `group`: for this domain only.
+    /// The next hop is unreachable again: what was hastened waits for its time. `group`: for this domain only.
     pub(super) fn hop_is_gone(&mut self, group: Option<u32>) {
         if self.hastened_by == Some(Due::BACK) {
             let meant = match group {
@@ -207,7 +206,7 @@ impl Hints {
         }
     }
 
-    /// Whether anything is hastened.
+    /// Whether any hint is hastened.
     pub(super) fn hastens(&self) -> bool {
         !self.hastened.is_empty()
     }

@@ -1,10 +1,10 @@
-//! One send connector's share of the queue: what is due, and how many attempts are under way. `queue` keeps one for each
-//! connector; no I/O.
+//! One send connector's part of the queue: what is due, and how many attempts are in progress. `queue` keeps one for
+//! each connector; no I/O.
 //!
-//! Where recipients' domains share a connector's places (its next hops are theirs, by MX), one domain may have half of
-//! the places that others leave: a domain whose server takes minutes for each message keeps nobody else waiting. Those
-//! that could not be reached lately share a quarter of them. Reports that strangers caused have at most half of the
-//! places: servers that are slow on purpose are not to keep other mail from them.
+//! Where recipients' domains share a connector's slots (it delivers by MX), one domain may have half of the slots that
+//! others leave free, so that a domain whose server takes minutes for each message delays no other. Domains that could
+//! not be reached lately share a quarter of the slots. Reports about strangers' messages have at most half of the
+//! slots, so that servers which are slow on purpose do not block other mail.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,34 +17,33 @@ use crate::spool::entry::Why;
 use crate::spool::entry::outline::Kind;
 use crate::time::UnixTime;
 
-/// A next hop that could not be reached for so long was out; if it answers before, nothing is hastened.
+/// A next hop that could not be reached for this long was out; after a shorter failure nothing is hastened.
 const OUTAGE: Duration = Duration::from_secs(30);
 
-/// Domains that are known to be out of reach, at most: beyond it they are found out anew.
+/// The most domains that are remembered as unreachable; others are found out again.
 const DOWN: usize = 10_000;
 
-/// The kinds of mail, first what goes first.
+/// The kinds of mail by priority.
 pub(super) const KINDS: [Kind; 3] = [Kind::Mail, Kind::Report, Kind::StrangersReport];
 
-/// One connector's share of the queue.
 #[derive(Default)]
 pub(super) struct Lane {
     hints: [Hints; 3],
     running: usize,
-    /// Of these, attempts on reports that strangers caused.
+    /// Of these, attempts on reports about strangers' messages.
     running_reports: usize,
-    /// Attempts under way for each domain, where domains share the places. No number is 0.
+    /// Attempts in progress by domain, where domains share slots. No number is 0.
     running_for: HashMap<u32, usize>,
-    /// Domains that could not be reached, and since when; 0 where the next hops are the connector's.
+    /// Domains that could not be reached, and since when; 0 where the connector has smart hosts.
     down: HashMap<u32, UnixTime>,
-    /// Whose next hops are back from an outage (0: the connector's), and how many attempts at once there are for them until
-    /// it is as many as ever.
+    /// Domains whose next hops answer again after an outage (0: the connector's), and how many concurrent attempts they
+    /// may have until the usual limit is reached.
     gentle: HashMap<u32, usize>,
     /// Messages to be tried, by age.
     pub(super) waiting: BTreeSet<QueueId>,
-    /// Reports that strangers caused, to be sent when it is their turn.
+    /// Reports about strangers' messages, to be sent when it is their turn.
     pub(super) reports: BTreeSet<QueueId>,
-    /// Messages held, by age.
+    /// Held messages, by age.
     pub(super) held: BTreeSet<QueueId>,
 }
 
@@ -53,7 +52,7 @@ impl Lane {
         &mut self.hints[kind as usize]
     }
 
-    /// Messages of this kind that are to be tried.
+    /// Waiting messages of this kind.
     pub(super) fn those_that_wait(&mut self, kind: Kind) -> &mut BTreeSet<QueueId> {
         match kind {
             Kind::Mail | Kind::Report => &mut self.waiting,
@@ -61,7 +60,7 @@ impl Lane {
         }
     }
 
-    /// Whether this message is to be tried.
+    /// Whether this message waits.
     pub(super) fn waits(&self, id: QueueId) -> bool {
         self.waiting.contains(&id) || self.reports.contains(&id)
     }
@@ -71,8 +70,7 @@ impl Lane {
         self.of(kind).push(hint, why);
     }
 
-    /// Takes the hint whose turn it is, if there is a place for it. Those of messages that are not here any more are
-    /// passed over.
+    /// Takes the next hint for which there is a slot. Hints of messages that are gone are skipped.
     pub(super) fn take(&mut self, kind: Kind, rules: Rules, now: UnixTime) -> Option<Hint> {
         let limit = self.limit(rules);
         let by_domain = rules.by_domain();
@@ -97,7 +95,7 @@ impl Lane {
     }
 
     fn limit(&self, rules: Rules) -> usize {
-        // It may have had smart hosts when that began.
+        // The lane may have had smart hosts when that began.
         self.gentle.get(&0).filter(|_| !rules.by_domain()).map_or(rules.limit, |most| rules.limit.min(*most))
     }
 
@@ -110,8 +108,8 @@ impl Lane {
             }
     }
 
-    /// When the next hint of this kind is due, if it would have a place. Those that are due and have none are woken by an
-    /// attempt that ends.
+    /// When the next hint of this kind is due, if it would have a slot. Hints that are due without a slot are woken by
+    /// an attempt that ends.
     pub(super) fn next_due(&self, kind: Kind, rules: Rules) -> Option<UnixTime> {
         self.hints[kind as usize].next_due().filter(|_| self.has_place(kind, self.limit(rules)))
     }
@@ -121,14 +119,12 @@ impl Lane {
         self.hints[kind as usize].is_ready() && self.has_place(kind, self.limit(rules))
     }
 
-    /// An attempt begins.
     pub(super) fn begun(&mut self, kind: Kind, group: u32) {
         self.running += 1;
         self.running_reports += usize::from(kind == Kind::StrangersReport);
         *self.running_for.entry(group).or_default() += 1;
     }
 
-    /// It is over.
     pub(super) fn finished(&mut self, kind: Kind, group: u32) {
         self.running = self.running.saturating_sub(1);
         self.running_reports = self.running_reports.saturating_sub(usize::from(kind == Kind::StrangersReport));
@@ -140,8 +136,7 @@ impl Lane {
         }
     }
 
-    /// Its next hop (that of this domain, where it goes by MX) answered: if it had been out, what waited for it is due,
-    /// gently.
+    /// Its next hop (with MX, this domain's) answered: after an outage what waited for it is due, a few at a time.
     pub(super) fn answered(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let its = if rules.by_domain() { group } else { 0 };
         if let Some(most) = self.gentle.get_mut(&its) {
@@ -153,7 +148,7 @@ impl Lane {
         self.is_back(group, rules, now);
     }
 
-    /// The same, heard of by others than its own attempts.
+    /// The same, if others than its own attempts found out.
     pub(super) fn is_back(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let group = if rules.by_domain() { group } else { 0 };
         let Some(since) = self.down.remove(&group) else { return };
@@ -166,7 +161,6 @@ impl Lane {
         }
     }
 
-    /// It could not be reached.
     pub(super) fn unreachable(&mut self, group: u32, rules: Rules, now: UnixTime) {
         let group = if rules.by_domain() { group } else { 0 };
         self.is_down(group, now);
@@ -184,21 +178,21 @@ impl Lane {
         self.down.entry(group).or_insert(since);
     }
 
-    /// Mail comes that waits because its next hop could not be reached, nobody knows since when: the first answer makes it
-    /// due.
+    /// Mail is added that waits because its next hop could not be reached, since an unknown time: the first answer
+    /// makes it due.
     pub(super) fn was_unreachable(&mut self, group: u32) {
         for group in [0, group] {
             self.is_down(group, UnixTime(0));
         }
     }
 
-    /// All that waits is due for this reason, gently. Which messages.
+    /// Everything is due for this reason, a few at a time. Returns the messages.
     pub(super) fn retry(&mut self, due: Due) -> Vec<QueueId> {
         let ids: Vec<QueueId> = self.hints.iter_mut().flat_map(|hints| hints.retry(due)).collect();
         ids.into_iter().filter(|id| self.waits(*id)).collect()
     }
 
-    /// This message is over; nobody knows what it was.
+    /// This message is finished; its recipients' states are unknown.
     pub(super) fn forget(&mut self, kind: Kind, id: QueueId) {
         self.those_that_wait(kind).remove(&id);
         self.held.remove(&id);
@@ -210,7 +204,7 @@ impl Lane {
     }
 }
 
-/// Whether a domain may have another of the places.
+/// Whether a domain may have another slot.
 fn has_room(
     (running, running_for): (usize, &HashMap<u32, usize>),
     down: &HashMap<u32, UnixTime>,
@@ -225,7 +219,7 @@ fn has_room(
 }
 
 impl Rules {
-    /// Whether domains share the places.
+    /// Whether domains share the slots.
     pub(super) fn by_domain(self) -> bool {
         self.grouping == Grouping::ByDomain
     }
@@ -262,7 +256,7 @@ mod tests {
             assert_eq!(has_room((of_one + of_two, &running_for), &down, 1, 20), room, "{of_one} {of_two}");
         }
     }
-    /// When our own line was down many domains are back at once. Here the first does not answer.
+    /// When our own network was down, many domains answer again at once. Here the first does not answer.
     #[test]
     fn each_domain_that_is_back_is_met_gently_and_waits_for_no_other() {
         let rules = Rules { limit: 8, grouping: Grouping::ByDomain, reports_per_minute: None };

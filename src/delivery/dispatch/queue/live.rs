@@ -1,4 +1,4 @@
-//! One message that is in memory: its recipients, and which of them are busy. `queue` asks; no I/O.
+//! A message in memory: its recipients, and which of them are busy. `queue` uses it; no I/O.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,61 +10,59 @@ use crate::spool::entry::outline::group;
 use crate::spool::entry::{Entry, HeldFor, RecipientState, Why};
 use crate::time::UnixTime;
 
-/// One message in memory.
 pub(super) struct Live {
-    /// As the spool has it.
+    /// As in the spool.
     pub(super) entry: Arc<Entry>,
-    /// Beside `entry.recipients`.
+    /// Parallel to `entry.recipients`.
     pub(super) slots: Vec<Slot>,
-    /// Whether an operator dropped it while an attempt was under way.
+    /// Whether an operator dropped it during an attempt.
     pub(super) dropped: bool,
-    /// Whether more is known of it than the spool has: it stays for a while.
+    /// Whether more is known of it than the spool has: it stays in memory for a while.
     pub(super) recent: bool,
 }
 
-/// One recipient, beside its entry.
+/// The state of one recipient beside its entry.
 #[derive(Clone, Default)]
 pub(super) struct Slot {
-    /// Whose it is while an attempt is under way or its outcome is being made durable.
+    /// Set while an attempt is in progress or its outcome is being made durable.
     pub(super) busy: Option<Ticket>,
-    /// What is known of it.
     pub(super) known: Known,
 }
 
-/// What a message gave.
+/// The branch that was taken from a message.
 pub(super) struct Taken {
-    /// The branch: positions, and what is known of them.
+    /// Positions, and what is known of them.
     pub(super) recipients: Vec<(usize, Known)>,
     /// Whether more is due.
     pub(super) rest: bool,
 }
 
 impl Live {
-    /// Of a message as the spool has it.
+    /// For a message as the spool has it.
     pub(super) fn read(entry: Entry) -> Self {
         let slots = vec![Slot::default(); entry.recipients.len()];
         Self { entry: Arc::new(entry), slots, dropped: false, recent: false }
     }
 
-    /// Of a new message.
+    /// For a new message.
     pub(super) fn new(entry: Entry, known: &Known) -> Self {
         let slots = vec![Slot { busy: None, known: known.clone() }; entry.recipients.len()];
         Self { entry: Arc::new(entry), slots, dropped: false, recent: true }
     }
 
-    /// Whether nothing would be lost with it but memory.
+    /// Whether it can be removed from memory without losing anything.
     pub(super) fn is_idle(&self) -> bool {
         let is_free = !self.dropped && !self.recent && self.slots.iter().all(|slot| slot.busy.is_none());
         is_free || self.entry.is_finished()
     }
 
-    /// Whether a recipient waits that nothing is under way for.
+    /// Whether a recipient waits and is free.
     pub(super) fn has_free(&self) -> bool {
         let mut both = self.entry.recipients.iter().zip(&self.slots);
         both.any(|(queued, slot)| matches!(queued.state, RecipientState::Waiting(_)) && slot.busy.is_none())
     }
 
-    /// Of each recipient: whether nothing is under way for it and it waits for a time behind this one.
+    /// For each recipient: whether it is free and waits for a time after `now`.
     pub(super) fn wait_after(&self, now: UnixTime) -> impl Iterator<Item = bool> {
         let both = self.entry.recipients.iter().zip(&self.slots);
         both.map(move |(queued, slot)| match &queued.state {
@@ -73,8 +71,8 @@ impl Live {
         })
     }
 
-    /// The next branch of this message on this connector, for the domain of this number where domains share places, made
-    /// busy; empty if nothing is due.
+    /// Takes the next branch of this message on this connector (for the domain with this number, where domains share
+    /// slots) and makes it busy; empty if nothing is due.
     pub(super) fn take(
         &mut self,
         (connector, due, of): (&str, Due, u32),
@@ -113,7 +111,7 @@ impl Live {
         Taken { recipients: members.into_iter().filter_map(taken).collect(), rest }
     }
 
-    /// Makes those of these recipients busy that wait and are free: positions, and what is known of them.
+    /// Makes those of these recipients busy that wait and are free; returns positions, and what is known of them.
     pub(super) fn hold(&mut self, recipients: &[usize], ticket: Ticket) -> Vec<(usize, Known)> {
         let mut held = Vec::with_capacity(recipients.len());
         for &at in recipients {

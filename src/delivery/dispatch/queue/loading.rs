@@ -1,15 +1,15 @@
-//! Which messages are in memory: those that something is under way for, and new ones until they were tried. No I/O.
+//! Which messages are in memory: those with a turn, and new ones until they have been tried. No I/O.
 
 use super::Queue;
 use super::live::Live;
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::Entry;
 
-/// New messages that stay in memory until they were tried, at most.
+/// The most new messages that stay in memory until they have been tried.
 pub(super) const RECENT: usize = 2_000;
 
 impl Queue {
-    /// A message stays in memory until it was tried, unless too many do.
+    /// A new message stays in memory until it has been tried, unless there are too many.
     pub(super) fn stays(&mut self, id: QueueId) {
         self.recent.push_back(id);
         while self.recent.len() > RECENT {
@@ -26,19 +26,19 @@ impl Queue {
         self.live.contains_key(&id)
     }
 
-    /// A message that the spool has, if it is not in memory yet.
+    /// Adds a message from the spool, unless it is in memory.
     pub(in crate::delivery::dispatch) fn load(&mut self, entry: Entry) {
         self.live.entry(entry.id).or_insert_with(|| Live::read(entry));
     }
 
-    /// It need not stay in memory if nothing is under way for it.
+    /// Removes it from memory if it is idle.
     pub(super) fn unload(&mut self, id: QueueId) {
         if !self.turns.contains_key(&id) && self.live.get(&id).is_some_and(Live::is_idle) {
             self.live.remove(&id);
         }
     }
 
-    /// Somebody else needs the message in memory; [`Queue::ends`] gives it back.
+    /// The message is needed in memory until [`Queue::ends`].
     pub(in crate::delivery::dispatch) fn begins(&mut self, id: QueueId) {
         *self.turns.entry(id).or_default() += 1;
     }

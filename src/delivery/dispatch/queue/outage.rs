@@ -1,8 +1,8 @@
-//! An outage of a day, with restarts: queue, schedule and spool as they are, on a clock of the test's. The next hop is the
-//! test's too: it is dead, and later takes all.
+//! Simulates an outage of a day, with restarts: the real queue, schedule and spool, with the test's clock and next hop,
+//! which is unreachable and later accepts everything.
 //!
-//! Between two looks at the clock half a minute passes. A restart loses what a stop or a kill loses: the queue's time goes
-//! on where it was saved.
+//! The clock advances by half a minute. A restart loses what a stop or a kill loses: the queue's time continues from
+//! where it was saved.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,14 +30,13 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const CONTENT: &[u8] = b"Subject: hello\r\n\r\nHello.\r\n";
 const TO: &str = "bob@contoso.com";
-/// A small log, so that it is tidied often.
+/// A small log, so that compaction runs often.
 const SIZES: Sizes = Sizes { segment: 256 << 10, slack: 1 << 20, reserve: 64 << 10 };
 
-/// How often and how long.
 #[derive(Clone, Copy)]
 struct Plan {
     messages: usize,
-    /// A process lives for so long; `None`: there is one.
+    /// How long a process lives; `None`: there is only one.
     restarts: Option<u64>,
     outage: u64,
     give_up_after: u64,
@@ -57,7 +56,7 @@ struct Story {
     queued_at: QueueTime,
     attempts: u32,
     delivered: u32,
-    /// Its reports, with its age then.
+    /// Its reports, with its age at that time.
     told: Vec<(Action, u64)>,
 }
 
@@ -67,12 +66,12 @@ struct World {
     queue: Queue,
     retry: Retry,
     now: u64,
-    /// When this process started, and what the queue's time was then.
+    /// When this process started, and the queue's time then.
     start: (u64, u64),
     up: bool,
     tries: u32,
     stories: HashMap<QueueId, Story>,
-    /// The most octets that the spool took at the end of a process.
+    /// The largest size of the spool at the end of a process.
     octets: u64,
     told: Told,
 }
@@ -81,7 +80,7 @@ fn rules(_: &str) -> Rules {
     Rules { limit: 500, grouping: Grouping::Together, reports_per_minute: Some(60) }
 }
 
-/// Thousands of records are synced, and none has to outlive the test.
+/// Thousands of records are synced, and none has to survive the test.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -91,7 +90,7 @@ fn octets(folder: &Path) -> u64 {
         let Ok(entry) = entry else { return 0 };
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => octets(&entry.path()),
-            // A segment is begun at its whole length.
+            // A segment has its full length from the beginning.
             Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
             Err(_) => 0, // tidied away meanwhile
         }
@@ -130,7 +129,7 @@ impl World {
         self.spool.as_ref().unwrap()
     }
 
-    /// A process begins; the queue's time goes on from there.
+    /// Starts a process with this queue time.
     fn start(&mut self, queue_time: u64) {
         let folder = self.folder.path();
         std::fs::write(folder.join("clock"), format!("fingerpost queue time 1\n{queue_time}\n")).unwrap();
@@ -145,7 +144,7 @@ impl World {
         self.spool = Some(spool);
     }
 
-    /// It ends, by a stop or by a kill, and the next one begins some seconds later.
+    /// Ends the process by a stop or a kill, and starts the next some seconds later.
     fn restart(&mut self, by: By) {
         let ran = self.now - self.start.0;
         let saved = if by == By::Kill { ran / MINUTE * MINUTE } else { ran };
@@ -160,7 +159,7 @@ impl World {
         QueueTime(self.start.1 + self.now - self.start.0)
     }
 
-    /// So many messages come.
+    /// Accepts this many messages.
     async fn accept(&mut self, messages: usize) {
         for _ in 0..messages {
             let id = self.spool().new_id();
@@ -174,7 +173,7 @@ impl World {
         }
     }
 
-    /// All that is due until then.
+    /// Runs everything that is due in this time.
     async fn run(&mut self, seconds: u64) {
         let until = self.now + seconds;
         while self.now < until {
@@ -189,7 +188,7 @@ impl World {
         }
     }
 
-    /// Attempts that are made side by side.
+    /// Makes these attempts concurrently.
     async fn attempts(&mut self, turns: Vec<Turn>) {
         self.tries += 1;
         let mut ended = Vec::new();
@@ -252,7 +251,7 @@ impl World {
         (picked.entry.clone(), attempted, settled)
     }
 
-    /// Nothing waits any more, anywhere.
+    /// Whether nothing waits any more.
     fn is_empty(&self) -> bool {
         self.spool().live_messages() == 0
             && self.queue.shown().all(|shown| shown.waiting + shown.held == 0)
@@ -260,8 +259,8 @@ impl World {
             && self.queue.next_due(rules).is_none()
     }
 
-    /// The trace has a few records of each message however often it was tried, the log a few lines a minute; and what they do not
-    /// say one by one they count.
+    /// The trace has a few records for each message however often it was tried, the log a few lines a minute; attempts
+    /// that are not recorded individually are counted.
     fn check_what_is_told(&mut self, minutes: usize) {
         self.told.end();
         let attempts = || self.stories.values().map(|story| story.attempts);
@@ -280,10 +279,10 @@ impl World {
     }
 }
 
-/// The outage, during which a third of the mail comes, where there are restarts.
+/// An outage; with restarts a third of the mail comes during it.
 async fn outage(plan: Plan) -> World {
     let mut world = World::new(plan);
-    // The spool's own clock stands where it started: what comes must come at a start.
+    // The spool's own clock does not advance, so messages have to come at a start.
     let first = plan.restarts.map_or(plan.messages, |_| plan.messages * 2 / 3);
     world.accept(first).await;
     let each = plan.restarts.unwrap_or(29 * MINUTE);
@@ -303,9 +302,9 @@ async fn outage(plan: Plan) -> World {
     world
 }
 
-/// Attempts for one message: as many as the schedule makes in this time, and one for each restart that came between.
+/// The most attempts for one message: as many as the schedule makes in this time, and one for each restart in between.
 fn most_attempts(seconds: u64) -> u32 {
-    // A wait is a tenth less than two minutes at least; before that it is 27 and 54 seconds.
+    // A wait is at least a tenth less than two minutes; before that it is 27 and 54 seconds.
     u32::try_from(seconds / 108).unwrap() + 3
 }
 
@@ -324,7 +323,7 @@ async fn after_a_day_with_restarts_each_is_delivered_once() {
             story.attempts
         );
     }
-    // A delay is told once: here when it is twice `warn_after`, because no process runs for half an hour.
+    // A delay is reported once: here at twice `warn_after`, because no process runs for half an hour.
     let late =
         world.stories.values().filter(|story| world.queue_time().since(story.queued_at).as_secs() > 8 * HOUR + 150);
     assert_eq!(world.told(Action::Delayed).count(), late.count());
@@ -350,7 +349,7 @@ async fn what_is_given_up_is_given_up_in_time_whatever_restarts() {
             let age = |story: &&Story| world.queue_time().since(story.queued_at).as_secs();
             world.stories.values().filter(|story| age(story) > given_up * HOUR + 150).count()
         };
-        // Not before their time, and none waits for ever.
+        // None fails before its time, and none waits for ever.
         let failed = world.told(Action::Failed).count();
         assert!(failed >= plan.messages * 2 / 3 && failed == old(&world), "{restarts:?}: {failed}, {}", old(&world));
         assert!(world.told(Action::Failed).all(|age| (given_up * HOUR..=given_up * HOUR + 150).contains(&age)));

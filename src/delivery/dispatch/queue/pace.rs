@@ -1,32 +1,31 @@
-//! How fast reports leave that strangers caused: whoever sends forged mail decides who gets them, and how many. `queue`
-//! asks; no I/O.
+//! Limits the rate of reports about strangers' messages: forged mail decides their recipients and their number. `queue`
+//! uses it; no I/O.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::UnixTime;
 
-/// What the rate is counted over.
+/// The time over which the rate is counted.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// When attempts began, in the last minute.
+/// When attempts began in the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     begun: VecDeque<UnixTime>,
 }
 
 impl Pace {
-    /// An attempt begins.
     pub(super) fn begins(&mut self, now: UnixTime) {
         self.begun.push_back(now);
     }
 
-    /// One that began did not go.
+    /// The last one that began was not made.
     pub(super) fn took_back(&mut self) {
         self.begun.pop_back();
     }
 
-    /// Forgets what is a minute old. After a clock was put back nobody knows any more, and all is forgotten.
+    /// Drops times older than a minute. If the clock was put back, all are dropped.
     pub(super) fn forget_old(&mut self, now: UnixTime) {
         if self.begun.back().is_some_and(|last| *last > now) {
             self.begun.clear();
@@ -36,12 +35,12 @@ impl Pace {
         }
     }
 
-    /// Whether another may begin, of so many in any minute.
+    /// Whether another may begin, with this many in any minute.
     pub(super) fn has_room(&self, per_minute: usize) -> bool {
         self.begun.len() < per_minute
     }
 
-    /// From when another may begin.
+    /// When another may begin.
     pub(super) fn room_at(&self, per_minute: usize) -> UnixTime {
         let blocking = self.begun.len().checked_sub(per_minute).and_then(|at| self.begun.get(at));
         blocking.map_or(UnixTime(0), |begun| begun.plus(MINUTE))
@@ -52,7 +51,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many begin at each of these seconds, if as many as may do.
+    /// How many begin at each of these seconds, if as many as possible do.
     fn begun(pace: &mut Pace, per_minute: usize, seconds: &[u64]) -> Vec<usize> {
         let all = seconds.iter().map(|at| {
             let now = UnixTime(*at);
@@ -72,7 +71,7 @@ mod tests {
         assert_eq!(pace.room_at(60), UnixTime(0));
         assert_eq!(begun(&mut pace, 60, &[1000, 1000, 1059, 1060, 1119, 1120, 5000]), [60, 0, 0, 60, 0, 60, 60]);
         assert_eq!(pace.room_at(60), UnixTime(5060));
-        // Another number is in force at once.
+        // Another limit applies at once.
         assert_eq!(begun(&mut pace, 70, &[5030]), [10]);
         assert_eq!(
             (pace.room_at(70), pace.room_at(10), pace.room_at(5)),

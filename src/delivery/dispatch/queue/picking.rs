@@ -1,5 +1,5 @@
-//! Whose turn it is, and when the next one's is: mail first, each connector by itself; then reports; last those that
-//! strangers caused, as the pace allows.
+//! Chooses the next turn: mail first, each connector by itself; then reports; last those about strangers' messages, at
+//! their pace.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::spool::entry::outline::{Kind, Outline};
 use crate::time::UnixTime;
 
 impl Queue {
-    /// Takes places for what is due, as far as each connector's limit allows. What a turn leads to is seen when its message
-    /// is in memory: [`Queue::take`].
+    /// Takes slots for what is due, up to each connector's limit. The branch is determined when the message is in
+    /// memory: [`Queue::take`].
     pub(in crate::delivery::dispatch) fn pick(&mut self, rules: impl Fn(&str) -> Rules, now: UnixTime) -> Vec<Turn> {
         let mut turns = Vec::new();
         for kind in [Kind::Mail, Kind::Report] {
@@ -55,13 +55,13 @@ impl Queue {
         Some(Turn { ticket, id: hint.id, kind, connector: connector.clone(), group: hint.group, due: hint.due })
     }
 
-    /// The branch that a turn leads to, made busy; `None`: nothing is due there any more. Its message is in memory.
+    /// The branch for a turn, made busy; `None`: nothing is due there any more. Its message is in memory.
     pub(in crate::delivery::dispatch) fn take(&mut self, turn: &Turn, rules: Rules, now: UnixTime) -> Option<Picked> {
         let live = self.live.get_mut(&turn.id)?;
         let Taken { recipients, rest } = live.take((&turn.connector, turn.due, turn.group), (rules, now), turn.ticket);
         let entry = live.entry.clone();
         if recipients.is_empty() {
-            // Its hint is gone, and what waits for a time to come must not be forgotten.
+            // Its hint is gone, so what waits for a later time needs a new one.
             let outline = Outline::of(&entry);
             let waits: Vec<bool> = live.wait_after(now).collect();
             self.enter(&outline, |recipient| waits.get(recipient).copied().unwrap_or_default());
@@ -74,7 +74,7 @@ impl Queue {
         Some(Picked { entry, connector: turn.connector.clone(), recipients })
     }
 
-    /// When the next one is due, among connectors that have room.
+    /// When the next turn is due, among connectors with a free slot.
     pub(in crate::delivery::dispatch) fn next_due(&self, rules: impl Fn(&str) -> Rules) -> Option<UnixTime> {
         let mut next: Option<UnixTime> = None;
         for (connector, lane) in &self.lanes {
@@ -91,14 +91,14 @@ impl Queue {
         next
     }
 
-    /// A turn that led nowhere: a report that did not go does not count.
+    /// A turn had no branch: a report that was not sent does not count.
     pub(in crate::delivery::dispatch) fn led_nowhere(&mut self, turn: &Turn) {
         if turn.kind == Kind::StrangersReport {
             self.pace.took_back();
         }
     }
 
-    /// A message cannot be read now: it comes up again then.
+    /// A message cannot be read now: its turn comes again at this time.
     pub(in crate::delivery::dispatch) fn again(&mut self, turn: &Turn, at: UnixTime) {
         let lane = self.lanes.entry(turn.connector.clone()).or_default();
         let due = Due::at(at);

@@ -1,4 +1,4 @@
-//! What the queue hands out, and when.
+//! What the queue gives out, and when.
 
 use super::bench::{Begun, Bench};
 use super::loading::RECENT;
@@ -26,7 +26,7 @@ fn three(_: &str) -> Rules {
     Rules { limit: 3, grouping: Grouping::Together, reports_per_minute: Some(60) }
 }
 
-/// What is begun at `now`: connector, message, positions.
+/// What begins at `now`: connector, message, positions.
 fn picked(bench: &mut Bench, now: u64) -> Vec<(String, u64, Vec<usize>)> {
     let mut picked: Vec<_> = bench.pick(three, now).iter().map(Begun::what).collect();
     picked.sort();
@@ -148,7 +148,7 @@ fn six_by_domain(_: &str) -> Rules {
     Rules { limit: 6, grouping: Grouping::ByDomain, reports_per_minute: Some(60) }
 }
 
-/// Each with its message's number and its domain.
+/// Message number and domain of each.
 fn by_domain(begun: &[Begun]) -> Vec<(u64, String)> {
     let mut all: Vec<_> = begun.iter().map(|begun| (begun.turn.id.0, begun.domain())).collect();
     all.sort();
@@ -166,7 +166,7 @@ fn one_domain_does_not_take_every_place() {
     let begun = bench.pick(six_by_domain, NOW);
     let its = |name: &str| begun.iter().filter(|begun| begun.domain() == name).count();
     assert!(its("fabrikam.example") == 1 && its("tarpit.example") <= 3, "{:?}", by_domain(&begun));
-    // A place is left for a third domain; what comes for the second waits for its own.
+    // A slot is left for a third domain; what comes for the second waits for its own.
     bench.insert(entry(23, &[("c@contoso.com", "a", due(23))]));
     assert_eq!(by_domain(&bench.pick(six_by_domain, NOW)), [domain(23, "contoso.com")]);
 }
@@ -193,7 +193,7 @@ fn a_hundred_thousand_are_not_searched() {
     for id in 0..100_000 {
         bench.restore(entry(id, &[(BOB, "a", due(100_000 + id))]));
     }
-    // A search through all at each step would take minutes.
+    // With a search through all messages at each step this would take minutes.
     for id in 0..50_000 {
         let mut begun = bench.pick(three, 100_000 + id);
         assert_eq!(begun.len(), 1);
@@ -224,7 +224,7 @@ fn new_mail_is_in_memory_until_it_was_tried_and_a_flood_of_it_is_not() {
     assert_eq!(bench.pick(three, NOW + 600).len(), 3);
 }
 
-/// A turn that waits for the disk sees what an attempt on another connector left meanwhile.
+/// A turn that waits for the disk sees the result of an attempt on another connector meanwhile.
 #[test]
 fn a_turn_sees_no_old_state() {
     let mut bench = Bench::default();
@@ -281,7 +281,7 @@ fn what_may_have_arrived_is_hastened_by_an_operator_alone() {
     }
 }
 
-/// How many go at once in each of so many rounds, all answered or all in vain.
+/// How many are tried concurrently in each of these rounds, if all are answered or all fail.
 fn rounds(bench: &mut Bench, heard: Heard, number: usize) -> Vec<usize> {
     let limit = |_: &str| Rules { limit: 8, ..three("") };
     let mut rounds = Vec::new();
@@ -321,7 +321,7 @@ fn when_it_is_gone_again_the_rest_waits_for_its_time() {
     assert_eq!(rounds(&mut bench, Heard::Answer, 2), [1, 2]);
     let in_vain = rounds(&mut bench, Heard::Nothing, 5);
     assert!(in_vain.iter().sum::<usize>() <= 8 && in_vain[4] == 0, "{in_vain:?}");
-    // A short failure is no outage: its end hastens nothing.
+    // A short failure is no outage: nothing is hastened when it ends.
     bench.queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW + 5)));
     assert_eq!(rounds(&mut bench, Heard::Answer, 2), [0, 0]);
     bench.queue.heard(&route(BOB, "a"), Heard::Nothing, (three(""), UnixTime(NOW + 6)));
@@ -330,7 +330,7 @@ fn when_it_is_gone_again_the_rest_waits_for_its_time() {
     assert_eq!(bench.left(), 0);
 }
 
-/// By MX a session's answer is one domain's: its mail goes gently, and that of others as ever.
+/// With MX a session's answer concerns one domain: its mail is tried a few at a time, others are unaffected.
 #[test]
 fn a_domain_that_a_session_has_reached_is_back() {
     let by_mx = |_: &str| Rules { limit: 8, grouping: Grouping::ByDomain, reports_per_minute: Some(60) };

@@ -1,4 +1,4 @@
-//! Reports that strangers caused: how many go, when, and after what.
+//! Reports about strangers' messages: how many are sent, when, and after what.
 
 use super::bench::Bench;
 use super::*;
@@ -10,7 +10,8 @@ fn rules(limit: usize, reports_per_minute: Option<usize>) -> Rules {
     Rules { limit, grouping: Grouping::Together, reports_per_minute }
 }
 
-/// As delivery without delay would: begins and ends attempts until nothing more goes at `now`. The ids, as they went.
+/// Begins and ends attempts until nothing more is due at `now`, as delivery without delay would. Returns the ids in
+/// order.
 fn goes(bench: &mut Bench, rules: Rules, now: u64) -> Vec<u64> {
     let mut gone = Vec::new();
     loop {
@@ -29,7 +30,7 @@ fn goes(bench: &mut Bench, rules: Rules, now: u64) -> Vec<u64> {
 fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_them() {
     let mut bench = Bench::default();
     for id in 0..1000 {
-        // On two connectors: they share the pace.
+        // Two connectors, which share the pace.
         let connector = if id % 2 == 0 { "recipient-mx" } else { "secondary" };
         bench.insert(report(id, "", &[(TO, connector, RecipientState::due(UnixTime(10_000)))]));
     }
@@ -53,7 +54,7 @@ fn of_a_storm_sixty_leave_in_a_minute_the_oldest_first_and_other_mail_before_the
         "until then there is nothing to do"
     );
 
-    // A second pass at any time in the same minute changes nothing; other mail goes all the same.
+    // Another pass in the same minute changes nothing; other mail is sent all the same.
     bench.insert(entry(2002, &[(TO, "secondary", RecipientState::due(UnixTime(10_030)))]));
     bench.queue.retry_all(|_| true, Due::RETRY);
     assert_eq!(goes(&mut bench, rules(20, Some(60)), 10_069), [2002]);
@@ -125,6 +126,6 @@ fn where_nothing_leaves_nothing_is_counted() {
     for id in 0..100 {
         bench.insert(report(id, "", &[(TO, "", RecipientState::due(UnixTime(100)))]));
     }
-    // Their way is asked for as fast as the directory can.
+    // They are routed as fast as the directory can.
     assert_eq!(goes(&mut bench, rules(4, None), 200).len(), 100);
 }

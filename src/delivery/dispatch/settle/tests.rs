@@ -1,4 +1,4 @@
-//! How each end of an attempt settles.
+//! How each result of an attempt is settled.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ fn what_may_have_arrived_says_so_to_its_end() {
     let broke =
         |end| Attempted { outcome: Outcome::in_doubt(&"hub".into(), "it broke off"), ..attempted(end, TRY_AGAIN) };
     let mut entry = entry(waiting((0, false)));
-    // When it is tried, how that ends; how often it may have arrived then, and the least wait.
+    // The age at the attempt, and whether the connection broke; then how often it may have arrived, and the least wait.
     for (age, broken, in_doubt, least, why) in [
         (10, true, 1, 600, Why::InDoubt),
         (700, false, 1, 54, Why::Deferred), // an ordinary wait: the hop said no
@@ -154,16 +154,16 @@ fn a_report_that_waited_for_its_turn_ages_from_its_first_attempt() {
         matches!(entry.recipients[0].state, RecipientState::Done(_))
     };
     let attempted = attempted(AttemptOutcome::Deferred, TRY_AGAIN);
-    // Made at 10,000, first tried ten days later: it has all of its 5,000 seconds then.
+    // Made at 10,000, first tried ten days later: it has all its 5,000 seconds then.
     let late = 10_000 + 864_000;
     let mut report = made("");
     let ends = [0, 60, 120, 4_999, 5_000].map(|after| deferred(&mut report, &attempted, late + after));
     assert_eq!(ends, [false, false, false, false, true]);
-    // One that our own mail caused has waited for nothing.
+    // A report about our own mail did not have to wait.
     let mut report = made("primary");
     let ends = [0, 60, 120].map(|after| deferred(&mut report, &attempted, late + after));
     assert_eq!(ends, [false, false, true]);
-    // That the directory did not say where it goes was no attempt.
+    // A failure to route it was not an attempt.
     let mut report = made("");
     let undecided = Attempted { route: route("bob@contoso.com", UNDECIDED), ..attempted };
     assert!(!deferred(&mut report, &undecided, late));

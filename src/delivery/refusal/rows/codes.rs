@@ -7,7 +7,7 @@ use crate::delivery::refusal::row::Row;
 use crate::delivery::refusal::row::Subject::{Rate, RelayedMail, Us};
 use crate::delivery::refusal::row::When::{Code, Reply};
 
-/// Codes of RFC 4954, RFC 5248 and RFC 3463 that are about us, and Gmail's, at every step.
+/// Codes of RFC 4954, RFC 5248 and RFC 3463 that concern us, and Gmail's, at every step.
 pub(super) static CODES: &[Row] = &[
     Row {
         name: "authentication",
@@ -65,7 +65,7 @@ pub(super) static CODES: &[Row] = &[
     },
 ];
 
-/// More codes, after the words: RFC 7372's, which Gmail shares.
+/// More codes, after the texts: RFC 7372's, which Gmail shares.
 pub(super) static RELAYED_CODES: &[Row] = &[Row {
     name: "relayed-mail-fails",
     subject: RelayedMail,

@@ -1,4 +1,4 @@
-//! What Exchange says, on premises and online, and Outlook.com.
+//! Replies of Exchange, on premises and online, and of Outlook.com.
 //!
 //! Codes: "Email non-delivery reports and SMTP errors in Exchange Online" (learn.microsoft.com, of 2024-03-08, here
 //! "the NDR page") with its pages for single codes. Texts besides: the `SmtpResponse` table of Exchange 2013 to 2019
@@ -11,7 +11,7 @@ use crate::delivery::refusal::row::Subject::{
 };
 use crate::delivery::refusal::row::When::{Code, CodeAndSays, Says};
 
-/// By their codes, at every step.
+/// By codes, at every step.
 pub(super) static CODES: &[Row] = &[
     // -- about us --
     Row {
@@ -190,7 +190,7 @@ pub(super) static CODES: &[Row] = &[
     },
 ];
 
-/// By their words, at MAIL and RCPT.
+/// By texts, at MAIL and RCPT.
 pub(super) static WORDS: &[Row] = &[
     Row {
         name: "exchange-submission-denied",

@@ -1,4 +1,4 @@
-//! What a refusal is when no other row fits: by step and code alone. `read` chooses among them.
+//! General rows for refusals that no other row matches, by step and code. `read` chooses among them.
 
 use crate::delivery::refusal::row::Row;
 use crate::delivery::refusal::row::Subject::{
@@ -30,7 +30,7 @@ rows! {
     /// 5.3.2, 5.3.5 at MAIL or RCPT.
     HOP_OUT_OF_ORDER = "hop-out-of-order", Hop, "5.3.2, 5.3.5 at MAIL or RCPT: it takes no mail, or is misconfigured",
         "the next hop itself";
-    /// A host's address in a refusal that no row has.
+    /// A refusal with a host's address that no other row matches.
     HOST_REFUSED = "host-refused", Us, "5.7.x, or no enhanced code, with our address or name, or any IP address",
         "the words of the reply: what the next hop has against our address or name";
     /// A command or parameter.
@@ -39,7 +39,7 @@ rows! {
         "a firewall that rewrites SMTP; else this is a fault of ours: report it with the trace";
     /// 501, 504, 5.5.x about an address.
     ADDRESS_REFUSED = "address-refused", Address, "501, 504, 5.5.x about an address; 501 5.1.3", "";
-    /// More than it takes in one transaction.
+    /// More than it accepts in one transaction.
     TOO_MANY_RECIPIENTS = "too-many-recipients", NumberOfRecipients,
         "452 4.5.3; 552 without 5.2.x or 5.3.x; too many recipients", "";
     /// 5.1.7 and 5.1.8, and all other 5xx at MAIL.
@@ -49,13 +49,13 @@ rows! {
         "550, 551, 553 with 5.1.x, 5.4.1, 5.5.0 or no enhanced code at RCPT; 5.1.1 to 5.1.6, 5.1.10, 5.4.1 at the dot", "";
     /// Every other refusal at RCPT.
     RECIPIENT_REFUSED = "recipient-refused", Recipient, "other 4xx and 5xx at RCPT", "";
-    /// 5.7.x that no row has, at MAIL.
+    /// 5.7.x that no other row matches, at MAIL.
     SENDER_POLICY = "sender-policy", Sender, "5.7.x at MAIL that no row has",
         "one address: that server's rules for it; many: it refuses everybody";
-    /// 5.7.x that no row has, at RCPT.
+    /// 5.7.x that no other row matches, at RCPT.
     RECIPIENT_POLICY = "recipient-policy", Recipient, "5.7.x at RCPT that no row has",
         "one address: that server's rules for it; many: it refuses everybody";
-    /// At DATA and the dot.
+    /// At DATA and the end of data.
     CONTENT_REFUSED = "content-refused", Content, "other 4xx and 5xx at DATA or the dot",
         "that server's filter; if it refuses all mail, its rules";
 }

@@ -1,4 +1,5 @@
-//! Words about the sender, the recipient and the content that several products share. A row is named by what it is.
+//! Texts about the sender, the recipient and the content that several products share. A row's name says what it is
+//! about.
 //!
 //! Sources: Exim's `src/configure.default`, `src/routers/rf_self_action.c` and its callout; Sendmail's
 //! `cf/m4/proto.m4`; notqmail's and Sagredo's `qmail-smtpd.c`; IBM's technote swg21212690 (Domino); Micro Focus KB
@@ -12,7 +13,7 @@ use crate::delivery::refusal::row::Subject::{
 };
 use crate::delivery::refusal::row::When::{Code, CodeAndSays, Says};
 
-/// About the sender, in words that could be about others too. They come first.
+/// About the sender, in texts that could also be about others. They come first.
 pub(super) static SENDER: &[Row] = &[
     Row {
         name: "exim-sender-verify",
@@ -87,7 +88,7 @@ pub(super) static SENDER: &[Row] = &[
     },
 ];
 
-/// By their words.
+/// By texts.
 pub(super) static WORDS: &[Row] = &[
     Row {
         name: "too-many-recipients-words",

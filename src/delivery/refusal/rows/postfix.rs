@@ -1,14 +1,14 @@
-//! What Postfix says: smtpd with its restrictions, and postscreen.
+//! Replies of Postfix: smtpd with its restrictions, and postscreen.
 //!
 //! Texts are those of `smtpd_check.c`, `smtpd.c` and `postscreen_*.c` (Postfix 3.8), codes as `postconf -d` has them.
-//! `smtpd_delay_reject` puts what is about the client, HELO and the sender at RCPT.
+//! With `smtpd_delay_reject`, refusals of the client, HELO and the sender come at RCPT.
 
 use crate::delivery::refusal::row::Class::{Either, Permanent};
 use crate::delivery::refusal::row::Row;
 use crate::delivery::refusal::row::Subject::{Address, Hop, Rate, Recipient, Sender, UnknownRecipient, Us};
 use crate::delivery::refusal::row::When::{CodeAndSays, Says};
 
-/// About the sender, in words that could be about others too. They come first.
+/// About the sender, in texts that could also be about others. They come first.
 pub(super) static SENDER: &[Row] = &[
     Row {
         name: "postfix-sender-login",
@@ -40,7 +40,7 @@ pub(super) static SENDER: &[Row] = &[
     },
 ];
 
-/// By their words.
+/// By texts.
 pub(super) static WORDS: &[Row] = &[
     Row {
         name: "postfix-throttled",
@@ -124,7 +124,7 @@ pub(super) static WORDS: &[Row] = &[
         subject: Recipient,
         says: "Greylisted, Greylisting in action, please come back later",
         look_at: "",
-        // Postgrey, milter-greylist and their like: the client comes again, and is let through.
+        // Postgrey, milter-greylist and similar: the client retries, and is accepted.
         when: &[Says(
             Either,
             &[

@@ -1,15 +1,15 @@
-//! Words about us that several products share, or that have a product's few. A row is named by what it is.
+//! Texts about us that several products share, or that a product has few of. A row's name says what it is about.
 //!
 //! Sources: Sendmail's `cf/m4/proto.m4`; Exim's `src/configure.default`; notqmail's and Sagredo's `qmail-smtpd.c`;
-//! hMailServer's `SMTPConnection.cpp`; "Gmail SMTP errors and codes"; the Domino administrator's help; the Kerio Connect
-//! knowledge base; the texts that Sisimai (github.com/sisimai/p5-sisimai) has collected from real reports.
+//! hMailServer's `SMTPConnection.cpp`; "Gmail SMTP errors and codes"; the Domino administrator's help; the Kerio
+//! Connect knowledge base; the texts that Sisimai (github.com/sisimai/p5-sisimai) has collected from real reports.
 
 use crate::delivery::refusal::row::Class::{Either, Permanent};
 use crate::delivery::refusal::row::Row;
 use crate::delivery::refusal::row::Subject::{Rate, Relaying, Us};
 use crate::delivery::refusal::row::When::Says;
 
-/// By their words.
+/// By texts.
 pub(super) static WORDS: &[Row] = &[
     Row {
         name: "too-fast",
@@ -228,7 +228,7 @@ pub(super) static WORDS: &[Row] = &[
     },
 ];
 
-/// About a host in general words, after whatever else is known.
+/// About a host in general terms, after everything more specific.
 pub(super) static LAST: &[Row] = &[Row {
     name: "host-refused-words",
     subject: Us,

@@ -1,19 +1,18 @@
-//! Takes out of a reply's text what is not the server's own: what was said to it, mail addresses, host names, URLs,
-//! IP addresses, what stands in brackets or quotes, and what another server said. `words` calls it.
+//! Removes from a reply's text what is not the server's own: texts that were sent to it, mail addresses, host names,
+//! URLs, IP addresses, anything in brackets or quotes, and another server's reply. `words` calls it.
 //!
-//! All of it works on lower case, and what is taken out leaves no gap: a phrase with an address in its midst is
-//! still a phrase.
+//! Everything works on lower case, and what is removed leaves no gap: a phrase with an address in it is still a phrase.
 
 use std::borrow::Cow;
 
 use super::{END, SingleWords};
 
-/// Stands for a quoted string, which may be the local part before an `@`.
+/// Replaces a quoted string, which may be the local part before an `@`.
 const QUOTED: char = '\u{1}';
-/// Punctuation that is no part of a mail address or URL.
+/// Punctuation that is not part of a mail address or URL.
 const AROUND: [char; 14] = ['<', '>', '(', ')', '[', ']', ',', ';', ':', '"', ' ', '\n', '“', '”'];
 
-/// In lower case, with one kind of space and of apostrophe. Lines stay lines.
+/// In lower case, with one kind of space and of apostrophe. Line breaks are kept.
 pub fn lower(text: &str) -> String {
     let one = |c: char| match c {
         '\n' => '\n',
@@ -24,20 +23,20 @@ pub fn lower(text: &str) -> String {
     text.to_lowercase().chars().map(one).collect()
 }
 
-/// The words, without those of somebody else: Postfix reports what another host `said:`, Exim's callout its
+/// The words, without another server's: Postfix quotes another host's reply after `said:`, Exim's callout after
 /// `Response:`, each to the end of the line.
 pub fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let ours = |line: &&str| !["said:", "response:"].contains(line);
     text.split('\n').flat_map(move |line| line.split(' ').filter(|token| !token.is_empty()).take_while(ours))
 }
 
-/// The text without what was said to the server, without quoted strings, mail addresses and URLs.
+/// The text without what was sent to the server, quoted strings, mail addresses and URLs.
 pub fn without_echoes(text: &str, said: &[&str]) -> String {
     without_urls(&without_mail_addresses(&without_double_quotes(&without_said(text, said))))
 }
 
-/// Without what was said and does not look like an address: what has spaces, brackets or quotes in it, also as
-/// servers print it that drop the quotes of a local part (qmail). [`without_mail_addresses`] does the others.
+/// Removes texts that were sent and do not look like an address, with spaces, brackets or quotes in them, also in the
+/// form of servers that drop the quotes of a local part (qmail). [`without_mail_addresses`] removes the others.
 pub fn without_said(text: &str, said: &[&str]) -> String {
     let mut strings: Vec<String> = Vec::new();
     for said in said.iter().map(|said| said.to_lowercase()).filter(|said| local_part(said).contains(AROUND)) {
@@ -47,13 +46,13 @@ pub fn without_said(text: &str, said: &[&str]) -> String {
         strings.push(said);
     }
     strings.sort_by_key(|string| std::cmp::Reverse(string.len()));
-    // A literal as HELO has (`[192.0.2.1]`) is an address of the reply's too.
+    // An address literal in HELO (`[192.0.2.1]`) may also be an address in the reply.
     let odd = strings.iter().filter(|string| string.contains([' ', '@']));
     odd.fold(text.to_owned(), |text, string| text.replace(string.as_str(), " "))
 }
 
-/// The local part of an address as it is meant (RFC 5321 4.1.2): without the quotes and backslashes. Of another
-/// string, all of it.
+/// The meaning of an address's local part (RFC 5321 4.1.2): without quotes and backslashes. Of another string, all of
+/// it.
 pub fn local_part(said: &str) -> Cow<'_, str> {
     let local = said.rsplit_once('@').map_or(said, |(local, _)| local);
     match local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -62,7 +61,7 @@ pub fn local_part(said: &str) -> Cow<'_, str> {
     }
 }
 
-/// Without `"..."`; a backslash within takes the next character's meaning away. One that is not closed stays.
+/// Without `"..."`; a backslash escapes the next character. An unclosed quotation stays.
 pub fn without_double_quotes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -94,7 +93,7 @@ pub fn without_mail_addresses(text: &str) -> String {
             Some(close) => close + 2,
             None => behind.find(|c| AROUND.contains(&c)).unwrap_or(behind.len()),
         };
-        // What a sentence puts behind an address is no part of it.
+        // Punctuation after an address is not part of it.
         let name = behind[..domain].trim_end_matches(['.', '!', '?', '\'', '`']).len();
         out.push_str(&rest[..local]);
         rest = &behind[name..];
@@ -103,12 +102,12 @@ pub fn without_mail_addresses(text: &str) -> String {
     out
 }
 
-/// How long the character there is.
+/// The length of the character at this offset.
 fn char_at(text: &str, at: usize) -> usize {
     text[at..].chars().next().map_or(0, char::len_utf8)
 }
 
-/// Without `scheme://...` and `www....`, to the next space; brackets and full stops behind it stay.
+/// Without `scheme://...` and `www....`, up to the next space; brackets and full stops after it stay.
 pub fn without_urls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for token in text.split_inclusive([' ', '\n']) {
@@ -126,13 +125,13 @@ pub fn without_urls(text: &str) -> String {
     out
 }
 
-/// Without `'...'`, `` `...' `` and their like, and without what stands in brackets of any kind.
-/// Only brackets around what is to be kept lose nothing but themselves.
+/// Without `'...'`, `` `...' `` and similar, and without anything in brackets. Where the content is to be kept, only
+/// the brackets are removed.
 pub fn without_quotes_and_brackets(text: &str, kept: fn(&str) -> bool) -> String {
     without_brackets(&without_single_quotes(text), kept)
 }
 
-/// An apostrophe within or behind a word opens nothing: `isn't in my list of senders'`.
+/// An apostrophe within or after a word does not open a quotation: `isn't in my list of senders'`.
 fn without_single_quotes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -160,13 +159,13 @@ fn without_single_quotes(text: &str) -> String {
     out
 }
 
-/// Where a quotation ends: a mark with no letter behind it.
+/// Where a quotation ends: a mark that no letter follows.
 fn closing_at(behind: &str, closing: &[char]) -> Option<usize> {
     let ends = |at: usize| !behind[at + char_at(behind, at)..].starts_with(char::is_alphanumeric);
     behind.match_indices(closing).map(|(at, _)| at).find(|at| ends(*at))
 }
 
-/// Without `<...>`, `[...]`, `(...)` and `{...}`; one that is not closed stays.
+/// Without `<...>`, `[...]`, `(...)` and `{...}`; an unclosed bracket stays.
 fn without_brackets(text: &str, kept: fn(&str) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -195,13 +194,13 @@ fn without_brackets(text: &str, kept: fn(&str) -> bool) -> String {
     out
 }
 
-/// Whether a word is a host name, an IP address or a number with dots: it has a dot or a colon in its midst.
+/// Whether a word is a host name, an IP address or a number with dots: it has a dot or a colon inside.
 pub fn is_host(word: &str) -> bool {
     word.contains(['.', ':', '@', QUOTED])
 }
 
-/// Takes local parts that were said out of the words: runs of two words and more as they stand in the local part
-/// (`"relay access denied"@`, `relay.access_denied@`), and those of one word where they are echoes.
+/// Removes local parts that were sent: runs of two or more words as in the local part (`"relay access denied"@`,
+/// `relay.access_denied@`), and single words where they are echoes.
 pub fn remove_local_parts(words: &mut Vec<&str>, said: &[&str], single: SingleWords) {
     for said in said.iter().filter(|said| said.contains('@') || said.contains(' ') || !is_host(said)) {
         let local = local_part(said).to_lowercase();
@@ -216,7 +215,7 @@ pub fn remove_local_parts(words: &mut Vec<&str>, said: &[&str], single: SingleWo
     }
 }
 
-/// Takes every run of at least two of these parts, in their order, out of the words.
+/// Removes every run of at least two of these parts, in order.
 fn remove_runs(words: &mut Vec<&str>, parts: &[&str]) {
     let mut at = 0;
     while at < words.len() {

@@ -1,4 +1,4 @@
-//! The server's own words, with what others put into them.
+//! A server's own words, with text of others in between.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Hosts that refuse another connection, by a paused clock.
+//! Hosts that refuse further connections, with a paused clock.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn client(number: u32) -> Applicant {
     Applicant { client, class: Class::Stranger, vouched: Vouched::Yes }
 }
 
-/// What the observer was told, in order.
+/// The observer's calls, in order.
 type Told = Arc<Mutex<Vec<(u16, usize)>>>;
 
 fn limits() -> (Arc<HostLimits>, Told) {
@@ -30,7 +30,8 @@ fn limits() -> (Arc<HostLimits>, Told) {
     (Arc::new(HostLimits::new(observer)), told)
 }
 
-/// P5: the host takes five connections and says 421 to a sixth; twelve clients send, each over a connection of its own.
+/// P5: the host accepts five connections and replies 421 to a sixth; twelve clients send, each on a connection of its
+/// own.
 #[tokio::test(start_paused = true)]
 async fn all_get_through_to_a_host_that_takes_five() {
     let (limits, told) = limits();
@@ -77,7 +78,7 @@ async fn it_rises_again_and_lets_those_who_wait_through() {
     assert!(timeout(Duration::from_secs(29), &mut waiting).await.is_err());
     let fourth = timeout(Duration::from_secs(2), &mut waiting).await.unwrap();
     assert_eq!(limits.allowed(&key(25)), Some(4));
-    // Refused again: the 30 seconds begin anew, and it is known how many it takes.
+    // Refused again: the 30 seconds begin anew, and the host's limit is known.
     advance(Duration::from_secs(20)).await;
     assert_eq!(fourth.refused(), AtGreeting::Fewer(3));
     advance(Duration::from_secs(20)).await;
@@ -90,7 +91,7 @@ async fn it_rises_again_and_lets_those_who_wait_through() {
     let mut changes = told.lock().unwrap().clone();
     changes.dedup();
     assert_eq!(changes, [3, 4, 3, 4, 5].map(|allowed| (25, allowed)));
-    // Nothing is remembered, and nobody watches.
+    // Nothing is remembered, and no task is left.
     drop(held);
     let host = limits.host(&key(25), 5);
     assert_eq!((Arc::strong_count(&host), host.line.look(Queue::rises)), (2, None));
@@ -124,7 +125,7 @@ async fn throttling_leaves_one_less_and_one_at_least() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_is_nobody_elses() {
-    // Somebody waits at a host that is full: he does not get the slot of the one that is refused.
+    // A task waits at a host that is full: it does not get the slot of the one that is refused.
     let (limits, _) = limits();
     let mut held: Vec<HostSlot> = (0..3).map(|number| limits.try_take(&key(25), 3, client(number)).unwrap()).collect();
     let key25 = key(25);

@@ -1,4 +1,4 @@
-//! Tasks that wait, are woken, and are gone before they are.
+//! Tasks that wait, are woken, and are dropped before they are woken.
 
 use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
@@ -9,7 +9,8 @@ use super::*;
 
 mod wanted;
 
-/// Each letter is a client: from O on one of ours, before a stranger. Small: with nobody vouched for.
+/// Each letter is a client: from O on one of ours, before that a stranger. Lower case: without evidence for a
+/// recipient.
 fn applicant(letter: char) -> Applicant {
     let name = letter.to_ascii_lowercase();
     Applicant {
@@ -50,7 +51,7 @@ struct Task<'a, T> {
 }
 
 impl<'a, T> Task<'a, T> {
-    /// It has been polled once, and waits.
+    /// Polls it once; it has to wait.
     fn waits(future: impl Future<Output = T> + 'a) -> Self {
         let mut task = Self { future: Box::pin(future), woken: Arc::default() };
         assert!(task.poll().is_pending());
@@ -62,7 +63,7 @@ impl<'a, T> Task<'a, T> {
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 
-    /// It has been woken, and is done.
+    /// It has been woken, and completes.
     fn finish(mut self) -> T {
         assert_eq!(self.woken.times(), 1);
         match self.poll() {
@@ -84,7 +85,7 @@ fn a_slot_goes_to_the_next_one_and_wakes_nobody_else() {
     assert!(slots.try_take(&name(), 1, applicant('P')).is_none());
     drop(first);
     assert_eq!([&a, &b, &o].map(|task| task.woken.times()), [0, 0, 1]);
-    // It is his though he has not been polled: nobody comes between.
+    // It has the slot although it has not been polled: no other task can take it.
     assert!(slots.try_take(&name(), 1, applicant('P')).is_none());
     let slot = o.finish();
     drop(slot);
@@ -108,7 +109,7 @@ fn connectors_have_slots_of_their_own() {
 
 #[test]
 fn a_waiter_that_is_gone_loses_no_slot() {
-    // Who is gone, before the slot comes free or after it was given to him; who has it in the end.
+    // Which task is dropped, before the slot becomes free or after it was given; which one gets it in the end.
     for (gone, when, served) in [
         ("A", "before", 'B'),
         ("AB", "before", 'C'),
@@ -156,7 +157,7 @@ fn a_waiter_that_is_gone_wants_nothing() {
 
 #[test]
 fn a_slot_given_to_one_who_has_just_gone_goes_on() {
-    // On another thread he goes between being chosen and being told: his end of the channel is closed.
+    // Dropped on another thread between being chosen and being sent the slot: its end of the channel is closed.
     let slots = Slots::default();
     let held = now(&slots, 1, 'A');
     for _ in 0..3 {
@@ -174,7 +175,7 @@ fn a_new_limit_holds_at_once() {
     let slots = Slots::default();
     let held = [now(&slots, 2, 'A'), now(&slots, 2, 'A')];
     let waiting = ['B', 'C'].map(|letter| waits(&slots, 2, letter));
-    // Somebody comes with the new configuration: those who came before him are served first.
+    // A task comes with the new configuration: earlier ones are served first.
     let mut late = waits(&slots, 4, 'D');
     let _given = waiting.map(Task::finish);
     // And back: old slots count.
@@ -205,8 +206,8 @@ fn half_is_for_those_that_nobody_vouches_for() {
     drop(d.finish());
 }
 
-/// Thousands of tasks on real threads, some of which give up: all slots are there in the end, and never more than there
-/// may be.
+/// Thousands of tasks on real threads, some of which give up: in the end all slots are there, and never were more in
+/// use than allowed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_among_threads() {
     let slots = Arc::new(Slots::default());

@@ -1,4 +1,4 @@
-//! The queue against a model that looks at everybody who waits.
+//! Compares the queue with a simple model that examines every waiting transaction.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,11 +7,11 @@ use super::super::applicant::Client;
 use super::tests::{applicant, come, kept};
 use super::*;
 
-/// One step of the model.
+/// A step of the model.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Comes(char),
-    /// The holder or waiter at this position, modulo their number.
+    /// The holder or waiting transaction at this position, modulo their number.
     Ends(usize),
     Leaves(usize),
     IsVouchedFor(usize),
@@ -39,13 +39,13 @@ struct Given {
     stays: Stays,
 }
 
-/// The rules by looking at everybody.
+/// The rules, applied by examining all.
 struct Model {
     limit: usize,
     held: Vec<Given>,
-    /// In the order of their coming.
+    /// In the order in which they came.
     waiting: Vec<(Applicant, usize, Ticket)>,
-    /// By client: when it began to wait or was last served while others of its transactions waited.
+    /// By client: when it began to wait, or was last served while others of its transactions waited.
     since: Vec<(Client, Class, usize)>,
     last: Class,
     last_of: [Vouched; 2],
@@ -94,7 +94,7 @@ impl Model {
         self.last_of[applicant.class as usize] = applicant.vouched;
     }
 
-    /// Who should be next.
+    /// The one that should be next.
     fn next(&mut self) -> Option<usize> {
         let may = |model: &Self, applicant: Applicant| {
             let vouched_waits =
@@ -116,7 +116,7 @@ impl Model {
     }
 }
 
-/// Takes out the one at this position, modulo their number.
+/// Removes the one at this position, modulo their number.
 fn pick<T>(all: &mut Vec<T>, at: usize) -> Option<T> {
     (!all.is_empty()).then(|| all.remove(at % all.len()))
 }
@@ -168,8 +168,8 @@ fn perform(queue: &mut Queue<usize>, model: &mut Model, (number, step): (usize, 
     }
 }
 
-/// What `is_wanted` says is what giving back would do, where nobody else does and no bound is exceeded since it became
-/// lower.
+/// `is_wanted` predicts the effect of giving back, if no other slot is returned and no limit is exceeded since it was
+/// lowered.
 fn is_wanted_tells_the_truth(queue: &Queue<usize>, held: &[Given]) {
     let exceeded = held.len() > queue.limit() || *queue.held.of(Vouched::No) > queue.share();
     if exceeded || held.iter().any(|given| given.stays == Stays::Returning) {
@@ -183,7 +183,7 @@ fn is_wanted_tells_the_truth(queue: &Queue<usize>, held: &[Given]) {
 }
 
 proptest! {
-    /// Whatever happens, the right one is next, nobody waits for what is free for him, and no bound is passed.
+    /// After any steps the right one is next, none waits for a slot that is free for it, and no limit is exceeded.
     #[test]
     fn it_does_what_looking_at_everybody_would(limit in 1..8_usize, steps in steps()) {
         let (mut queue, mut model) = (Queue::new(limit), Model::new(limit));
@@ -204,7 +204,7 @@ proptest! {
             prop_assert!(model.waiting.iter().all(|(applicant, ..)| !model.fits(*applicant)));
             is_wanted_tells_the_truth(&queue, &model.held);
         }
-        // When all have ended nothing is left behind.
+        // When all have ended nothing is left.
         while let Some(Given { applicant, stays }) = model.held.pop() {
             queue.free(Held { vouched: applicant.vouched, stays });
             while queue.next().is_some() {
@@ -215,8 +215,8 @@ proptest! {
         prop_assert_eq!((queue.held(), queue.returning.total()), (0, 0));
     }
 
-    /// Whoever waits is served when each other client of his class had one slot, and the other class as many: however
-    /// many transactions the others have waiting, and however many come.
+    /// A waiting client is served after each other client of its class had one slot, and the other class as many,
+    /// however many transactions the others have.
     #[test]
     fn every_client_is_served_soon(
         limit in 1..8_usize,

@@ -1,9 +1,10 @@
-//! Tables for each rule. `model` tries everything.
+//! Tables for each rule. `model` tests random sequences.
 
 use super::super::applicant::Client;
 use super::*;
 
-/// Each letter is a client: from O on one of ours, before a stranger. Small: with nobody vouched for.
+/// Each letter is a client: from O on one of ours, before that a stranger. Lower case: without evidence for a
+/// recipient.
 pub(super) fn applicant(letter: char) -> Applicant {
     let name = letter.to_ascii_lowercase();
     Applicant {
@@ -22,7 +23,7 @@ pub(super) fn come(queue: &mut Queue<char>, letter: char) -> Option<Ticket> {
     if queue.take(applicant(letter)) { None } else { Some(queue.wait(applicant(letter), letter)) }
 }
 
-/// All come at once; then each slot that is held ends in the order in which it was given, until nobody is left. Who got
+/// All come at once; then each held slot is freed in the order in which it was given, until none waits. Returns who got
 /// a slot, in order; `|` is where the first one ends.
 fn order(limit: usize, comers: &str) -> String {
     let mut queue = Queue::new(limit);
@@ -44,25 +45,25 @@ fn order(limit: usize, comers: &str) -> String {
 #[test]
 fn slots_go_round() {
     for (limit, comers, expected) in [
-        // Free slots are nobody's.
+        // Free slots are given to anyone.
         (4, "AAAA", "AAAA|"),
         (4, "AAAAA", "AAAA|A"),
         // By client.
         (1, "AAAAAB", "A|ABAAA"),
         (2, "AAAAABBC", "AA|ABCABA"),
         (1, "OOOOP", "O|OPOO"),
-        // Every second one to either class, whatever the number of clients.
+        // Alternately to both classes, whatever the number of clients.
         (1, "AOBPCQD", "A|OBPCQD"),
         (2, "AAABCDEO", "AA|OABCDE"),
         (1, "OAAAAOOO", "O|AOAOAOA"),
         (3, "AAABCDOOOOO", "AAA|OBOCODOO"),
-        // At most half with nobody vouched for, whatever waits.
+        // At most half without evidence, whatever waits.
         (4, "aaaa", "aa|aa"),
         (5, "aaaa", "aaa|a"),
         (4, "abcdEF", "abEF|cd"),
         (4, "abcdEFGH", "abEF|cdGH"),
         (4, "oopq", "oo|pq"),
-        // Of one slot half the turns.
+        // With one slot, half of the turns.
         (1, "aaa", "a|aa"),
         (1, "abcdE", "a|Ebcd"),
         (1, "abcdEE", "a|EbEcd"),
@@ -91,7 +92,7 @@ fn who_leaves_leaves_nothing() {
 
 #[test]
 fn a_new_limit_holds_at_once_for_whoever_comes() {
-    // From, comers, to: who gets a slot by the change, and how many must end before the next one does.
+    // From, arrivals, to: who gets a slot by the change, and how many must end before the next one does.
     for (from, comers, to, given, ends) in [
         (2, "ABCDE", 4, "CD", 1),
         (4, "ABCDE", 2, "", 3),
@@ -142,13 +143,13 @@ fn vouching_makes_room_for_another_one() {
 
 #[test]
 fn slots_are_wanted_that_help_and_no_more_than_that() {
-    // Limit, comers; how many slots with nobody vouched for and with somebody are wanted, asked in this order.
+    // Limit, arrivals; how many slots without and with evidence are wanted, asked in this order.
     for (limit, comers, unvouched, vouched) in [
         (2, "AB", 0, 0),
         (2, "ABC", 1, 0),
         (2, "ABCD", 2, 0),
         (4, "ABCDE", 1, 0),
-        // The share is full: only those that are of it help.
+        // The share is full: only slots in it help.
         (4, "abc", 1, 0),
         (4, "abcde", 3, 0),
         (4, "abABc", 1, 0),
@@ -205,7 +206,7 @@ fn a_host_that_refuses_one_is_given_fewer_for_a_while() {
     for letter in "ABCDEFGH".chars() {
         come(&mut queue, letter);
     }
-    // It takes five: three are refused, each frees its slot.
+    // It accepts five: three are refused, each frees its slot.
     for (others, refused) in [(7, Refused::First), (6, Refused::Again), (5, Refused::Again)] {
         queue.free(kept(Vouched::Yes));
         assert_eq!((queue.held(), queue.refused(others, start)), (others, refused));

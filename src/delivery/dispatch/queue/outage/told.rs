@@ -1,16 +1,16 @@
-//! What log and trace would say of an outage: they are asked as the dispatcher asks them, and written nowhere.
+//! Counts what log and trace would contain during an outage, without writing them.
 
 use crate::delivery::dispatch::outages::{Outages, Sum};
 use crate::delivery::dispatch::repeated::{self, Recorded};
 use crate::spool::entry::{Queued, RecipientState};
 use crate::time::UnixTime;
 
-/// What log and trace say of deferrals.
+/// What log and trace contain of deferrals.
 #[derive(Default)]
 pub(super) struct Told {
     /// Records of the trace.
     pub(super) records: usize,
-    /// Lines of the log, sums among them.
+    /// Lines of the log, including summaries.
     pub(super) lines: usize,
     outages: Outages,
     sums: usize,
@@ -18,7 +18,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// One more.
+    /// Counts a deferral.
     pub(super) fn deferred(&mut self, was: &Queued, is: &Queued, now: UnixTime) {
         self.records += usize::from(repeated::recorded(was, is) != Recorded::No);
         if let RecipientState::Waiting(waiting) = &is.state {
@@ -41,7 +41,7 @@ impl Told {
         self.summed(&rest);
     }
 
-    /// How many deferrals the log counts.
+    /// The number of deferrals that the log accounts for.
     pub(super) fn counted(&self) -> u64 {
         (self.lines - self.sums) as u64 + self.in_sums
     }

@@ -1,8 +1,8 @@
-//! Holders of slots that would give them back, and are told when somebody waits.
+//! Holders of slots that would give them back, and are notified when a task waits.
 
 use super::*;
 
-/// Whether it is told, polled again.
+/// Whether it was notified, when polled again.
 fn told(task: &mut Task<'_, ()>) -> bool {
     task.poll().is_ready()
 }
@@ -29,7 +29,7 @@ fn as_many_holders_are_told_as_are_needed() {
     assert_eq!((b.woken.times(), c.woken.times(), three.woken.times()), (1, 0, 0));
     drop(second);
     assert_eq!((c.woken.times(), three.woken.times()), (1, 0));
-    // What the first two had is given back, and nobody waits: nothing that was said before is heard later.
+    // The first two give their slots back, and no task waits: an earlier notification is not delivered later.
     drop((b.finish(), c.finish()));
     assert!(!third.is_wanted());
     drop(three);
@@ -46,7 +46,7 @@ fn whoever_is_told_and_keeps_his_slot_is_told_again() {
     let _b = waits(&slots, 2, 'B');
     one.finish();
     assert!(!told(&mut two));
-    // He says that he is there still.
+    // The holder continues.
     let mut one = Task { future: Box::pin(first.wanted()), woken: Arc::default() };
     assert!(told(&mut one));
     assert!(!told(&mut two));
@@ -81,7 +81,7 @@ fn one_that_is_on_its_way_back_counts_before_it_is_there() {
 
 #[test]
 fn those_are_told_whose_slots_would_help() {
-    // The half that nobody vouches for is full: only a slot of that half helps another one.
+    // The half for transactions without evidence is full: only a slot of that half helps another one.
     let slots = Slots::default();
     let [first, second] = ['a', 'b'].map(|letter| now(&slots, 4, letter));
     let vouched = now(&slots, 4, 'E');
@@ -101,7 +101,7 @@ fn one_of_two_halves_is_told() {
     let [first, second] = ['a', 'A'].map(|letter| now(&slots, 2, letter));
     let mut two = Task::waits(second.wanted());
     let _b = waits(&slots, 2, 'B');
-    // Nobody of the first half waited to hear it; he asks before the other one is there.
+    // No holder of the first half was waiting for a notification; one asks before the other exists.
     let mut one = Task { future: Box::pin(first.wanted()), woken: Arc::default() };
     assert!(told(&mut one));
     assert_eq!(two.woken.times(), 1);
@@ -119,7 +119,7 @@ fn a_lower_limit_takes_back_as_many_as_are_too_many() {
     assert!(slots.try_take(&name(), 2, applicant('B')).is_none());
     assert_eq!(one.woken.times(), 0, "nobody waits");
     let b = waits(&slots, 2, 'B');
-    // One change, three that should go: each that is told tells the next.
+    // One change, three that should give back: each that is notified notifies the next.
     one.finish();
     two.finish();
     three.finish();
@@ -132,7 +132,7 @@ fn a_lower_limit_takes_back_as_many_as_are_too_many() {
     drop(b.finish());
 }
 
-/// Holders that give back only when they are told, on real threads: everybody is served all the same.
+/// Holders that give back only when notified, on real threads: every task is served all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_notice_is_lost_among_threads() {
     const TASKS: usize = 2000;
