@@ -26,7 +26,7 @@ use crate::spool::SpoolError;
 use crate::time::UnixTime;
 use crate::trace::read;
 
-/// The API's paths; the token has been checked.
+/// The API's routes; the token has been checked before.
 pub(super) fn router(parts: Arc<Parts>) -> Router {
     Router::new()
         .route("/api/status", get(server_status))
@@ -49,17 +49,16 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .with_state(parts)
 }
 
-/// What went wrong with a request: one line, lower case, with what to do.
+/// A request's error: one line in lower case, with what to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failed {
-    /// The line.
     pub error: String,
 }
 
-/// Queued messages in one answer, at most.
+/// The most queued messages in one response.
 pub(crate) const MOST_LISTED: usize = 10_000;
 
-/// An answer, or why there is none.
+/// A response, or an error.
 pub(super) type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
 
 pub(super) fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
@@ -70,7 +69,7 @@ async fn server_status(State(parts): State<Arc<Parts>>) -> Json<Status> {
     Json(status_now(parts).await)
 }
 
-/// The status page's data are the API's.
+/// For the status page, which shows the API's data.
 pub(super) async fn status_now(parts: Arc<Parts>) -> Status {
     let collected = {
         let parts = parts.clone();
@@ -94,7 +93,7 @@ async fn queue_list(State(parts): State<Arc<Parts>>, Query(Part { limit, after }
     Ok(Json(Listed::of(listed)))
 }
 
-/// Asks the queue for what it may have to read from the disk.
+/// Runs a question that may read from the disk on a blocking thread.
 pub(super) async fn from_disk<T: Send + 'static>(
     parts: &Parts,
     ask: impl FnOnce(&Delivery) -> Result<T, SpoolError> + Send + 'static,
@@ -105,7 +104,7 @@ pub(super) async fn from_disk<T: Send + 'static>(
     read.map_err(|panicked| broken(panicked.to_string()))?.map_err(|error| broken(error.to_string()))
 }
 
-/// Reads the id of a path.
+/// Parses the id in a path.
 fn id_of(text: &str) -> Result<QueueId, (StatusCode, Json<Failed>)> {
     text.parse()
         .map_err(|error: crate::message::queue_id::NotAQueueId| failed(StatusCode::BAD_REQUEST, error.to_string()))
@@ -121,7 +120,7 @@ async fn queue_show(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
     Ok(Json(Message::of(&entry.ok_or_else(|| no_such_message(id))?)))
 }
 
-/// How many messages a command concerned.
+/// How many messages a command changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Done {
     pub messages: usize,
@@ -171,20 +170,20 @@ async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
     }
 }
 
-/// How a reload ended, as the API says it.
+/// The result of a reload.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum ReloadAnswer {
-    /// It is in force.
+    /// The new configuration is in force.
     Applied { changes: Vec<String> },
     /// Nothing had changed.
     Unchanged,
-    /// It is wrong; the old one stays.
+    /// It has errors; the old one stays in force.
     Refused {
-        /// All problems, as `fingerpost check` prints them.
+        /// As `fingerpost check` prints them.
         problems: Vec<String>,
     },
-    /// Domains would vanish; `--accept` takes it.
+    /// Accepted domains would vanish; `--accept` applies it all the same.
     Held { vanishing: Vec<String> },
 }
 
@@ -199,7 +198,7 @@ impl From<Reloaded> for ReloadAnswer {
     }
 }
 
-/// A problem as `fingerpost check` prints it.
+/// As `fingerpost check` prints it.
 pub(crate) fn problem_line(problem: &Problem) -> String {
     render(std::slice::from_ref(problem)).trim_end().to_owned()
 }
@@ -210,7 +209,7 @@ pub(super) struct Accept {
 }
 
 impl Accept {
-    /// Whether `?accept` stands there: alone, or as a yes.
+    /// Whether `?accept` is given: without a value, or with a positive one.
     pub(super) fn is_given(&self) -> Result<bool, (StatusCode, Json<Failed>)> {
         match self.accept.as_deref() {
             Some("" | "1" | "true" | "yes") => Ok(true),
@@ -254,7 +253,7 @@ async fn directory_conflicts(
     Query(Part { limit, .. }): Query<Part>,
 ) -> Answer<Vec<Conflict>> {
     let in_force = parts.current.load_full();
-    // Looking through a million recipients takes its time.
+    // Searching a million recipients takes a while.
     let found = move || {
         let directories = &in_force.config.routing.directories;
         in_force.resolver.directories().conflicts(directories, limit.unwrap_or(1_000))
@@ -271,7 +270,7 @@ pub(super) fn no_snapshot(parts: &Parts, name: &str) -> (StatusCode, Json<Failed
     failed(StatusCode::NOT_FOUND, format!("there is no directory `{name}`; `fingerpost directory stats` lists them"))
 }
 
-/// One JSON object a line, an entry each.
+/// One JSON object on each line, one for each entry.
 async fn directory_export(
     State(parts): State<Arc<Parts>>,
     Path(name): Path<String>,

@@ -1,8 +1,7 @@
-//! Who has a place at an HTTP server: each kind of connection has so many, and none takes a place of another kind. One
-//! that waits, or reads, goes when a newer one of its kind wants its place: whoever says nothing, or reads a long answer
-//! slowly, keeps nobody from a short question. Of those that wait the client goes who has most of them, his oldest first;
-//! never one whose first request is there, whether or not we have come to read it. [`http`](super::http) asks here and
-//! obeys.
+//! Connection slots of an HTTP server: each kind of connection has a limit, and none takes a slot of another kind. A
+//! connection that waits, or reads, is closed if a newer one of its kind needs the slot, so that idle clients and slow
+//! readers do not block short requests. Of waiting connections the oldest of the client with the most of them is
+//! closed; never one whose first request has arrived, read or not. [`http`](super::http) uses it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,28 +12,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::http::wire::Incoming;
 
-/// How many of each kind there may be.
+/// The limits by kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// It is the client's turn: he has asked nothing yet, or half, or has had a short answer.
+    /// The server waits for the client: for the first request, the rest of one, or the next after a short response.
     pub(super) waiting: usize,
-    /// We make a long answer.
+    /// A long response is being made.
     pub(super) working: usize,
-    /// He reads a long answer.
+    /// The client reads a long response.
     pub(super) reading: usize,
 }
 
 impl Limits {
-    /// What a server gives away.
+    /// The usual limits.
     pub(super) const DEFAULT: Self = Self { waiting: 96, working: 64, reading: 32 };
 
-    /// Connections at once.
+    /// All connections together.
     pub(super) const fn sum(&self) -> usize {
         self.waiting + self.working + self.reading
     }
 }
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Waiting,
@@ -42,13 +41,13 @@ enum Kind {
     Reading,
 }
 
-/// All places of a server.
+/// The slots of a server.
 #[derive(Clone)]
 pub(super) struct ConnectionSlots(Arc<(Limits, Mutex<Table>)>);
 
 #[derive(Default)]
 struct Table {
-    /// How often a place was taken or changed its kind: the least is the oldest.
+    /// Counts how often a slot was taken or changed its kind: the lowest is the oldest.
     turn: u64,
     connections: BTreeMap<u64, Held>,
 }
@@ -61,7 +60,7 @@ struct Held {
     incoming: Arc<Incoming>,
 }
 
-/// A connection's place; dropping it leaves it.
+/// A connection's slot; dropping it frees it.
 pub(super) struct ConnectionPermit {
     places: ConnectionSlots,
     id: u64,
@@ -69,18 +68,18 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionSlots {
-    /// All of them free.
+    /// All free.
     pub(super) fn new(limits: Limits) -> Self {
         Self(Arc::new((limits, Mutex::default())))
     }
 
-    /// Room for a new connection; where all places are taken one that waits is cut. Whether there is room: all may have
-    /// asked, and are about to be answered.
+    /// Makes room for a new connection; if all slots are taken, a waiting connection is closed. `false`: there is none,
+    /// because all have sent a request and will be answered soon.
     pub(super) fn make_room(&self) -> bool {
         self.table().make_room(Kind::Waiting, self.0.0.waiting)
     }
 
-    /// A place for a new connection.
+    /// A slot for a new connection.
     pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> ConnectionPermit {
         let mut table = self.table();
         let (id, cut) = (table.next(), CancellationToken::new());
@@ -89,12 +88,12 @@ impl ConnectionSlots {
         ConnectionPermit { places: self.clone(), id, cut }
     }
 
-    /// Cuts a connection that waits: its descriptor is needed.
+    /// Closes a waiting connection, because its descriptor is needed.
     pub(super) fn cut_one(&self) {
         self.table().cut_one(Kind::Waiting);
     }
 
-    /// Cuts all for which we do nothing.
+    /// Closes all connections without a request.
     pub(super) fn cut_waiting(&self) {
         let mut table = self.table();
         table.connections.retain(|_, held| {
@@ -121,7 +120,7 @@ impl Table {
         self.connections.values().filter(|held| held.kind == kind).count()
     }
 
-    /// So that there is room for one more; whether there is.
+    /// Makes room for one more; returns whether there is room.
     fn make_room(&mut self, kind: Kind, limit: usize) -> bool {
         while self.count(kind) >= limit {
             if !self.cut_one(kind) {
@@ -131,12 +130,12 @@ impl Table {
         true
     }
 
-    /// Whether there was one.
+    /// Closes one of this kind; `false`: there was none.
     fn cut_one(&mut self, kind: Kind) -> bool {
         let of_kind = || self.connections.iter().filter(|(_, held)| held.kind == kind);
         let mut each: HashMap<IpAddr, usize> = HashMap::new();
         let first = of_kind().next().map(|(_, held)| held.client);
-        // A flood comes from one mostly: then nobody is counted.
+        // A flood mostly comes from one client: then counting is not needed.
         if of_kind().any(|(_, held)| Some(held.client) != first) {
             of_kind().for_each(|(_, held)| *each.entry(held.client).or_default() += 1);
         }
@@ -158,12 +157,12 @@ impl Table {
 }
 
 impl ConnectionPermit {
-    /// Once it has been given to somebody else.
+    /// Completes when the slot was given to another connection.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 
-    /// A long answer is to be made for it. Whether it may.
+    /// A long response is to be made; returns whether that is allowed now.
     pub(super) fn work(&self) -> bool {
         let may = self.places.table().count(Kind::Working) < self.places.0.0.working;
         if may {
@@ -172,12 +171,12 @@ impl ConnectionPermit {
         may
     }
 
-    /// A long answer was made: the client reads it.
+    /// A long response was made, and the client reads it.
     pub(super) fn read(&self) {
         self.turn_to(Kind::Reading, self.places.0.0.reading);
     }
 
-    /// A short answer was made: it is as good as read.
+    /// A short response was made, which counts as read.
     pub(super) fn wait(&self) {
         self.turn_to(Kind::Waiting, self.places.0.0.waiting);
     }

@@ -1,4 +1,4 @@
-//! The directories as an operator asks about them: `fingerpost directory` and `GET /api/directories`.
+//! The directories for operators: `fingerpost directory` and `GET /api/directories`.
 
 use std::collections::BTreeMap;
 
@@ -16,39 +16,37 @@ use crate::lookup::{Kind, Lookup};
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::smtp::address::Address;
 
-/// What one directory holds, and how it has answered since the start.
+/// A directory's content, and its answers since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     pub name: String,
     /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
-    /// Whether it answers.
     pub state: Health,
-    /// Recipients by kind; empty for a directory that is asked for each.
+    /// By kind; empty for a directory that is asked for each recipient.
     pub recipients: BTreeMap<String, i64>,
-    /// Look-ups by result: `found`, `not-found`, `ambiguous`, `accepts-everything`, `unavailable`, `cached`.
+    /// By result: `found`, `not-found`, `ambiguous`, `accepts-everything`, `unavailable`, `cached`.
     pub lookups: BTreeMap<String, u64>,
-    /// Addresses that another entry has as well.
+    /// The number of addresses that another entry has as well.
     pub conflicts: i64,
-    /// Entries that contradict themselves or lack what their like have; where each recipient is asked for, those met lately.
+    /// The number of entries that contradict themselves or lack attributes that similar entries have; for a directory
+    /// that is asked for each recipient, those met lately.
     pub contradictions: i64,
-    /// How fresh its snapshot is; `None`: it keeps none.
+    /// `None`: it has no snapshot.
     pub snapshot: Option<SnapshotReport>,
-    /// It is a mail server that takes mail for everybody, so that its answers prove nothing.
+    /// Whether it is a mail server that accepts every recipient, so that its answers prove nothing.
     pub accepts_everything: bool,
 }
 
-/// What the directories say of an address, and what becomes of its mail.
+/// The directories' answers about an address, and the decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     pub address: String,
-    /// In the order in which they are asked; each was asked itself.
+    /// Live answers in the order of the directories.
     pub answers: Vec<Answered>,
-    /// The decision for mail from a stranger.
     pub decision: Explained,
 }
 
-/// What one directory says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     pub directory: String,
@@ -56,33 +54,30 @@ pub struct Answered {
     pub said: LookupAnswer,
 }
 
-/// An answer in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum LookupAnswer {
-    /// One entry has it.
     Found {
-        /// Which: a DN, or `file:line`.
+        /// A DN, or `file:line`.
         entry: String,
-        /// `mailbox`, `group`, ...
         kind: String,
-        /// The rule that decided the kind.
         rule: String,
-        /// Where its mail goes instead.
+        /// The target address.
         target: Option<String>,
-        /// The mail server that it names.
         mail_server: Option<String>,
-        /// The send connector that it names.
         send_connector: Option<String>,
     },
-    /// None has.
     NotFound,
-    /// Several claim it.
-    Ambiguous { entries: Vec<String> },
-    /// It is a mail server that takes mail for everybody.
-    AcceptsEverything { server: String },
-    /// It gave no clean answer.
-    Unavailable { why: String },
+    Ambiguous {
+        entries: Vec<String>,
+    },
+    /// A mail server that accepts every recipient.
+    AcceptsEverything {
+        server: String,
+    },
+    Unavailable {
+        why: String,
+    },
 }
 
 impl LookupAnswer {
@@ -105,7 +100,7 @@ impl LookupAnswer {
     }
 }
 
-/// The statistics of all directories, in the order in which they are asked.
+/// All directories in the order in which they are asked.
 #[must_use]
 pub fn stats(parts: &Parts) -> Vec<Stats> {
     let metrics = &parts.metrics;
@@ -138,30 +133,29 @@ fn counted(metrics: &Metrics, name: &str) -> BTreeMap<String, i64> {
     Kind::ALL.into_iter().map(|kind| (kind.as_str().to_owned(), count(kind))).collect()
 }
 
-/// An entry, as `directory export` writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {
     pub addresses: Vec<String>,
-    /// What it is; else why that is unclear.
+    /// Its properties, or why they are unclear.
     #[serde(flatten)]
     pub said: LookupAnswer,
 }
 
-/// All entries, one JSON object a line.
+/// All entries, one JSON object on each line.
 #[must_use]
 pub fn exported(view: &View) -> Vec<u8> {
     let mut lines = Vec::new();
     for known in view.entries() {
         let said = LookupAnswer::of(known.answer());
         let addresses = known.claims.into_iter().map(|claim| claim.key).collect();
-        // Texts and lists have a form in JSON.
+        // Texts and lists can always be serialised.
         let _ = serde_json::to_writer(&mut lines, &Exported { addresses, said });
         lines.push(b'\n');
     }
     lines
 }
 
-/// Asks every directory itself about an address, whatever an earlier one said, and decides.
+/// Asks every directory live about an address, whatever an earlier one answered, and decides.
 ///
 /// # Errors
 /// No receive connector would take the mail.

@@ -1,6 +1,6 @@
 //! What would happen to a recipient, and why: what `fingerpost route` prints and `GET /api/route` answers.
 //!
-//! It decides nothing: it asks the [`Resolver`], as the server does, and puts the answer into words.
+//! It decides nothing itself: it calls the [`Resolver`], as the server does, and formats the answer.
 
 use std::net::IpAddr;
 
@@ -15,49 +15,44 @@ use crate::smtp::address::Address;
 use crate::smtp::envelope::{Origin, Relay};
 use crate::time::UnixTime;
 
-/// A decision in words.
+/// A decision as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
-    /// The address that was asked about.
     pub address: String,
-    /// Where it would come from, for people.
+    /// The assumed client, for display.
     pub from: String,
     /// `resolved`, `relayed`, `redirected`, `refused` or `deferred`.
     pub verdict: String,
-    /// The row of the decision table.
     pub row: Option<u8>,
-    /// Every rule that had a say, first to last.
+    /// In order.
     pub reasons: Vec<String>,
-    /// The way out, unless it is refused.
+    /// `None`: it is refused.
     pub route: Option<WayOut>,
-    /// Our reply, if it is refused: `550 5.1.1 user unknown`.
+    /// `550 5.1.1 user unknown`; `None`: it is accepted.
     pub reply: Option<String>,
-    /// What a next hop said when it refused this recipient last, and the row of docs/refusals.md that it was read by.
+    /// The last refusal of this recipient by a next hop, with its row in docs/refusals.md.
     #[serde(default)]
     pub last_refusal: Option<String>,
 }
 
-/// A way out in words.
+/// A route as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayOut {
-    /// The send connector.
     pub connector: String,
-    /// What RCPT TO would carry.
     pub rcpt_to: String,
     /// `smtp` or `maildir`.
     pub protocol: String,
-    /// The next hops, in the order of failover; or the Maildirs' folder.
+    /// In the order of failover; for Maildirs, their folder.
     pub next_hops: Vec<String>,
 }
 
 impl Explained {
-    /// Whether the recipient would be accepted.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.route.is_some()
     }
 
-    /// Some lines for people.
+    /// Several lines for people.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}: {}", self.address, self.verdict);
@@ -88,10 +83,7 @@ impl Explained {
     }
 }
 
-/// Decides for one address, as if it came from this client; `None`: a stranger.
-///
-/// # Errors
-/// No receive connector serves the client.
+/// Decides for one address, as if a message came from this client; `None`: a stranger.
 pub async fn explain(
     config: &Config,
     resolver: &Resolver,
@@ -103,7 +95,7 @@ pub async fn explain(
     Ok(in_words(config, &decision, from))
 }
 
-/// A decision in words.
+/// A decision as text.
 #[must_use]
 pub fn in_words(config: &Config, decision: &Decision, from: String) -> Explained {
     let (route, reply) = match &decision.verdict {
@@ -126,7 +118,7 @@ pub fn in_words(config: &Config, decision: &Decision, from: String) -> Explained
     }
 }
 
-/// A refusal in words.
+/// A refusal as text.
 #[must_use]
 pub fn refusal_in_words(last: &LastRefusal) -> String {
     let LastRefusal { at, next_hop, reply, row } = last;
@@ -146,7 +138,7 @@ fn next_hops(config: &Config, connector: &str, domain: &str) -> (String, Vec<Str
     }
 }
 
-/// The origin that a client has, and its words.
+/// The origin of mail from a client, and its description.
 fn origin(config: &Config, from: Option<IpAddr>) -> Result<(Origin, String), String> {
     let Some(client) = from else {
         let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };

@@ -1,9 +1,9 @@
-//! Who may speak to the API and the page: the token, where it lives, and the Host field.
+//! Access control of the API and the page: the token and its file, and the Host field.
 //!
-//! The API takes the token as `Authorization: Bearer` alone. The page, which changes nothing, takes it as the
-//! password of HTTP Basic, so that a browser can show it; a browser's remembered password therefore never reaches a
-//! request that changes something. The Host field is checked so that a page of some other name, pointed here by its
-//! DNS, cannot read ours.
+//! The API accepts the token as `Authorization: Bearer` only. The page, which changes nothing, accepts it as the
+//! password of HTTP Basic, so that a browser can open it; so a password that a browser remembers never authorises a
+//! request that changes something. The Host field is checked because another site's name might be pointed here by its
+//! DNS (DNS rebinding).
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads the token, making the file (mode 0600, 256 random bits) if it is missing.
+    /// Reads the token; creates the file (mode 0600, 256 random bits) if it is missing.
     ///
     /// # Errors
     /// Which file, what is wrong with it and what to do.
@@ -63,19 +63,19 @@ impl Token {
         Ok(Self(token.to_owned()))
     }
 
-    /// The field value that carries it.
+    /// The value of Authorization with it.
     #[must_use]
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
-    /// Whether the request carries it as the API wants it (RFC 6750 2.1).
+    /// Whether the request has it as the API requires (RFC 6750 2.1).
     #[must_use]
     pub fn is_bearer_of(&self, headers: &HeaderMap) -> bool {
         credentials(headers, "bearer").is_some_and(|token| self.is(token.as_bytes()))
     }
 
-    /// Whether the request carries it as the page wants it (RFC 7617): any user name.
+    /// Whether the request has it as the page requires (RFC 7617), with any user name.
     #[must_use]
     pub fn is_password_of(&self, headers: &HeaderMap) -> bool {
         let decoded = credentials(headers, "basic").and_then(|encoded| STANDARD.decode(encoded).ok());
@@ -90,7 +90,7 @@ impl Token {
     }
 }
 
-/// Writes the file. It appears whole or not at all: a start that is cut short must not keep the next one from starting.
+/// Creates the file atomically: a start that is interrupted must not prevent the next.
 fn make(file: &Path, token: &str) -> io::Result<()> {
     let draft = file.with_added_extension("new");
     let _ = fs::remove_file(&draft); // what such a start left behind; if it stays, the next line says so
@@ -106,14 +106,14 @@ fn text(token: &str) -> String {
     format!("{token}\n")
 }
 
-/// What follows the scheme in Authorization; schemes compare without case (RFC 9110 11.1).
+/// What follows the scheme in Authorization; schemes are compared in any case (RFC 9110 11.1).
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let (written, credentials) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     written.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
 }
 
-/// Whether the Host field names us: a loopback name, or the address that we listen on. Where that is every address
-/// of the machine, any address will do: only names can be turned on us by somebody else's DNS.
+/// Whether the Host field is ours: a loopback name, or the address that we listen on. If we listen on all addresses any
+/// address is accepted: only names can be pointed here by another site's DNS.
 #[must_use]
 pub fn host_is_ours(headers: &HeaderMap, bind: SocketAddr) -> bool {
     let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else { return false };

@@ -1,5 +1,4 @@
-//! Changes of a directory that are held: which they are, taking them, and announcing them (`fingerpost directory held`,
-//! `refresh`, `expect`).
+//! Held changes of a directory: lists, accepts and announces them (`fingerpost directory held`, `refresh`, `expect`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +14,15 @@ use super::json::Json;
 use crate::directory::{self, Announced, HeldList, Refreshed};
 use crate::smtp::address::Address;
 
-/// Octets of a list of addresses.
+/// The largest list of addresses, in octets.
 pub(super) const LONGEST: usize = 64 << 20;
-/// An announcement without an end would be none.
+/// The longest validity of an announcement.
 const LONGEST_TIME: Duration = Duration::from_hours(7 * 24);
 
 pub(super) async fn held(State(parts): State<Arc<Parts>>, Path(name): Path<String>) -> Answer<HeldList> {
     let in_force = parts.current.load_full();
     let of = name.clone();
-    // Looking through a million recipients takes its time.
+    // Searching a million recipients takes a while.
     let list = tokio::task::spawn_blocking(move || in_force.resolver.directories().held(&of)).await;
     let list = list.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the list broke off; see the log"))?;
     list.map(Json).ok_or_else(|| no_snapshot(&parts, &name))
@@ -34,7 +33,7 @@ pub(super) struct Only {
     only: Option<String>,
 }
 
-/// `?accept` takes what is held; with `&only` that of the addresses in the body, one a line.
+/// `?accept` accepts held changes; with `&only` those of the addresses in the body, one on each line.
 pub(super) async fn refresh(
     State(parts): State<Arc<Parts>>,
     Path(name): Path<String>,
@@ -73,14 +72,13 @@ pub(super) struct Announcement {
     seconds: u64,
 }
 
-/// What was announced.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Expecting {
-    /// So many addresses, or recipients.
+    /// Addresses, or recipients.
     pub expected: usize,
 }
 
-/// `?count=N&seconds=S`, or `?only&seconds=S` with the addresses in the body, one a line.
+/// `?count=N&seconds=S`, or `?only&seconds=S` with the addresses in the body, one on each line.
 pub(super) async fn expect(
     State(parts): State<Arc<Parts>>,
     Path(name): Path<String>,
@@ -113,7 +111,7 @@ pub(super) async fn expect(
     }
 }
 
-/// The keys of addresses, one a line. What `held` lists beside addresses is taken as it is.
+/// The keys of addresses, one on each line. Other names that `held` lists are used unchanged.
 fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, (StatusCode, Json<Failed>)> {
     let in_force = parts.current.load_full();
     let directories = in_force.resolver.directories();

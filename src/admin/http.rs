@@ -1,5 +1,5 @@
-//! Serves HTTP to whoever connects, for so long and to so many of each kind ([`connection_slots`](super::connection_slots)): somebody who says
-//! nothing, or reads nothing, must not keep others from asking whether we live. [`Door`](super::Door) calls it.
+//! An HTTP server with limits on time and on connections of each kind ([`connection_slots`](super::connection_slots)),
+//! so that idle clients and slow readers cannot block health checks. [`Door`](super::Door) calls it.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,32 +29,32 @@ pub(super) mod wire;
 
 use wire::Wire;
 
-/// How long accepting waits after an error of ours, such as too many open files.
+/// How long accepting pauses after an error on our side, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-/// So many are accepted at once; then those who are there have a turn.
+/// Connections that are accepted in a row before those that exist are served.
 const BURST: u32 = 64;
-/// How long a newcomer waits where all who are there have asked: until some of them are answered.
+/// How long to wait for a free slot if all connections have sent a request.
 const FULL: Duration = Duration::from_millis(1);
-/// How long those for whom we do nothing have, at the end, to read their last answer.
+/// At the end, how long clients may take to read their last response.
 const LAST: Duration = Duration::from_millis(100);
-/// An answer that is no longer leaves at once, whether it is read or not: it fits the kernel's buffer.
+/// A response up to this size fits into the kernel's buffer, so it is sent at once whether it is read or not.
 const SHORT: u64 = 8 << 10;
 
-/// What one server gives away.
+/// The limits of a server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections at once. The oldest of a kind makes room for another one.
+    /// Connections. The oldest of a kind makes room for another one.
     pub(super) places: connection_slots::Limits,
-    /// From the connection's beginning, or the last answer, to the end of the next request's header section.
+    /// From the beginning of the connection, or the last response, to the end of the next request's header section.
     pub(super) header: Duration,
-    /// A connection is asked to end after this, and cut after as much again.
+    /// A connection is asked to close after this time, and closed after as much again.
     pub(super) lifetime: Duration,
-    /// Whether we work for an answer, by its path.
+    /// Whether the response takes work, by its path.
     pub(super) is_work: fn(&str) -> bool,
 }
 
 impl Limits {
-    /// For a server whose answers to some paths take work.
+    /// The usual limits, for a server whose responses to some paths take work.
     pub(super) fn of(is_work: fn(&str) -> bool) -> Self {
         let (header, lifetime) = (Duration::from_secs(10), Duration::from_secs(120));
         Self { places: connection_slots::Limits::DEFAULT, header, lifetime, is_work }
@@ -83,8 +83,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     }
 }
 
-/// The next connection, for which there is room. Nobody waits for a client in the kernel's queue: there the next one would
-/// wait behind him.
+/// Accepts the next connection and makes room for it. No client is left in the kernel's queue, where others would wait
+/// behind it.
 async fn accept(listener: &TcpListener, places: &ConnectionSlots) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -128,7 +128,7 @@ async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (
     }
 }
 
-/// Answers, and says which kind of place the connection needs.
+/// Answers a request, and sets the kind of the connection's slot.
 async fn answer(
     request: hyper::Request<Incoming>,
     router: TowerToHyperService<Router>,
@@ -172,7 +172,7 @@ mod tests {
         address
     }
 
-    /// Sends the text; what is said until the end.
+    /// Sends the text; returns everything that is received.
     async fn say(client: &mut TcpStream, text: &str) -> String {
         client.write_all(text.as_bytes()).await.unwrap();
         let mut said = String::new();
@@ -201,7 +201,7 @@ mod tests {
         client
     }
 
-    /// Whether the connection is over, whatever was said before.
+    /// Whether the connection is closed, whatever was received before.
     async fn is_cut(client: &mut TcpStream) -> bool {
         let mut said = vec![0; 1 << 20];
         loop {

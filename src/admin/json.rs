@@ -1,5 +1,5 @@
-//! JSON as the API answers with it: what strangers chose is in it as they wrote it, but for characters that a terminal or an
-//! editor would obey, which stand there as JSON's own escapes. It means the same.
+//! JSON responses of the API. Texts that strangers chose are included unchanged, except that characters with an effect
+//! on terminals or editors are written as JSON escapes, which mean the same.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::printable;
 
-/// An answer.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {

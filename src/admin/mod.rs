@@ -1,6 +1,6 @@
-//! What an operator, a script and Prometheus see of the running server.
+//! The interfaces of the running server for operators, scripts and Prometheus.
 //!
-//! Two HTTP servers: [`probes`] on `metrics_bind` for anybody who reaches it, [`api`] and [`page`] on `bind` behind
+//! Two HTTP servers: [`probes`] on `metrics_bind` without authentication, [`api`] and [`page`] on `bind` behind
 //! [`guard`]'s token. `run` starts both before the listeners and stops them last.
 
 use std::net::SocketAddr;
@@ -41,35 +41,29 @@ pub mod queue;
 pub mod spool;
 pub mod status;
 
-// Both servers together have no more connections than descriptors are set aside for.
+// Both servers together have no more connections than descriptors are reserved for.
 const _: () = assert!(2 * connection_slots::Limits::DEFAULT.sum() <= descriptors::ADMIN);
 
-/// What the API and the page look at.
+/// The services that the API and the page show.
 pub struct Parts {
-    /// The configuration in force.
     pub current: Arc<Current>,
-    /// The queue.
     pub delivery: Arc<Delivery>,
     pub spool: Arc<dyn Spool>,
-    /// Takes changes.
     pub reloader: Arc<Reloader>,
     pub metrics: Metrics,
-    /// How far the server is.
     pub phase: watch::Receiver<probes::Phase>,
-    /// Where the message trace is.
     pub trace_folder: PathBuf,
-    /// When the server started.
     pub started_at: UnixTime,
 }
 
-/// An address of ours that is open, and not served yet.
+/// A listening socket that is not served yet.
 pub struct Door {
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Door {
-    /// Opens it. `key` is the key of `[admin]` that names it.
+    /// Opens it. `key` is its key in `[admin]`, for errors.
     ///
     /// # Errors
     /// The address cannot be listened on.
@@ -81,20 +75,20 @@ impl Door {
         Ok(Self { listener, address })
     }
 
-    /// Serves `/metrics`, `/healthz` and `/readyz` on it.
+    /// Serves `/metrics`, `/healthz` and `/readyz`.
     #[must_use]
     pub fn serve_probes(self, probes: probes::Probes) -> Served {
         self.serve(probes::router(probes), probes::is_work)
     }
 
-    /// Serves the API and the page on it.
+    /// Serves the API and the page.
     #[must_use]
     pub fn serve_admin(self, token: guard::Token, parts: Arc<Parts>) -> Served {
         let guarded = Arc::new(Guarded { token, bind: self.address });
         let api = api::router(parts.clone()).route_layer(from_fn_with_state(guarded.clone(), with_bearer));
         let page = Router::new().route("/", get(page::show)).with_state(parts);
         let page = page.route_layer(from_fn_with_state(guarded.clone(), with_password));
-        // Without the token the answer is short, and there at once.
+        // Without the token the response is short and immediate.
         self.serve(Router::new().merge(api).merge(page).layer(from_fn_with_state(guarded, for_us)), |_| true)
     }
 
@@ -105,7 +99,7 @@ impl Door {
     }
 }
 
-/// So many may have come while we are busy: whoever finds the kernel's queue full waits for a second before his next try.
+/// The backlog: a client that finds it full waits for a second before it tries again.
 const COME: u32 = 4_096;
 
 fn listen(bind: SocketAddr) -> std::io::Result<TcpListener> {
@@ -115,14 +109,13 @@ fn listen(bind: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(COME)
 }
 
-/// A running HTTP server.
 pub struct Served {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Served {
-    /// Takes no more requests and ends. A connection that does not end within half a second is cut.
+    /// Accepts no more requests and ends. Connections that have not ended within half a second are closed.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if tokio::time::timeout(std::time::Duration::from_millis(500), &mut self.task).await.is_err() {
@@ -131,13 +124,13 @@ impl Served {
     }
 }
 
-/// What requests are held against.
+/// What requests are checked against.
 struct Guarded {
     token: guard::Token,
     bind: SocketAddr,
 }
 
-/// The Host field, for every request; and what no browser should do with our answers.
+/// Checks the Host field of every request, and adds security headers to the response.
 async fn for_us(State(guarded): State<Arc<Guarded>>, request: Request, next: Next) -> Response {
     if !guard::host_is_ours(request.headers(), guarded.bind) {
         return (StatusCode::MISDIRECTED_REQUEST, "this host name is not ours; use the address of [admin] bind\n")

@@ -12,7 +12,7 @@ use super::status::{Health, Status};
 use crate::directory::HeldList;
 use crate::printable;
 
-/// Messages shown of the queue, and addresses of those whose change is held.
+/// The most queued messages, and addresses with a held change, that are shown.
 const SHOWN: usize = 50;
 
 const STYLE: &str = "
@@ -37,10 +37,10 @@ pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
     Html(shown(&status, &queue, &held))
 }
 
-/// What is held of each directory that holds something.
+/// Held changes of each directory that has some.
 async fn held(parts: &Arc<Parts>) -> Vec<(String, HeldList)> {
     let in_force = parts.current.load_full();
-    // Looking through a million recipients takes its time.
+    // Searching a million recipients takes a while.
     let look = move || {
         let directories = in_force.resolver.directories();
         let list = |name: &str| directories.held(name).filter(|list| list.recipients > 0);
@@ -50,12 +50,12 @@ async fn held(parts: &Arc<Parts>) -> Vec<(String, HeldList)> {
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
-/// Instead of the page.
+/// An error instead of the page.
 fn unread(error: &str) -> String {
     html! { p { "The queue cannot be read: " (error) } }.into_string()
 }
 
-/// What strangers chose must not turn or move what stands beside it.
+/// Texts that strangers chose must not affect the display of what is next to them.
 fn shown(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> String {
     let page = page(status, queue, held).into_string();
     printable::lines(&page).into_owned()

@@ -1,9 +1,9 @@
-//! The metrics server: `/metrics`, `/healthz`, `/readyz`, nothing else, for anybody who reaches `metrics_bind`.
+//! The metrics server: `/metrics`, `/healthz`, `/readyz`, nothing else, without authentication.
 //!
-//! `/healthz` says that the process lives; restart it when it does not answer. `/readyz` says whether a load balancer
-//! should send mail here: not before the listeners are open, not while draining, and neither while back-pressure turns
-//! everybody away nor while the spool takes nothing, when most clients are told 45x and another node would do better.
-//! While strangers alone are turned away our organisations' mail has to come on.
+//! `/healthz` answers while the process is alive; restart it when it does not. `/readyz` tells whether a load balancer
+//! should send mail here: not before the listeners are open, not while draining, and neither while back-pressure
+//! refuses all mail nor while the spool is unavailable, since most clients would get 45x and another node would accept
+//! their mail. While only strangers are refused, our organisations' mail has to come here.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -22,30 +22,28 @@ use crate::metrics::Metrics;
 use crate::pressure::weigh::{TurnedAway, Want};
 use crate::spool::condition::{Condition, Takes};
 
-/// How far the server is.
+/// The phase of the server's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Its listeners are not open yet.
     Starting,
-    /// It takes mail.
+    /// It accepts mail.
     Serving,
-    /// It takes no more connections and ends those it has.
+    /// It accepts no more connections and ends those it has.
     Draining,
 }
 
-/// What the probes look at.
+/// The services that the probes use.
 #[derive(Clone)]
 pub struct Probes {
     pub metrics: Metrics,
-    /// How far the server is.
     pub phase: watch::Receiver<Phase>,
-    /// How the spool fares.
+    /// The health of the spool.
     pub condition: Condition,
-    /// The queue, once it runs: its gauges are those of the moment in which they are asked for.
+    /// The queue, once it runs, for current gauges.
     pub queue: Arc<OnceLock<Arc<Delivery>>>,
 }
 
-/// The paths that `metrics_bind` serves.
+/// The routes of `metrics_bind`.
 pub(super) fn router(probes: Probes) -> Router {
     let page = Page { probes: probes.clone(), latest: Arc::default() };
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(page);
@@ -56,19 +54,19 @@ pub(super) fn router(probes: Probes) -> Router {
         .merge(metrics)
 }
 
-/// Whether we work for the answer, by its path.
+/// Whether the response takes work, by its path.
 pub(super) fn is_work(path: &str) -> bool {
     path == "/metrics"
 }
 
-/// `/metrics` as it was last written, and when that began.
+/// The last text of `/metrics`, and when it was begun.
 #[derive(Clone)]
 struct Page {
     probes: Probes,
     latest: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
-/// For want of what mail is turned away, and whose.
+/// Which mail is refused, and for which shortage.
 pub(super) fn turned_away(metrics: &Metrics) -> Vec<(Want, TurnedAway)> {
     let is_on = |want: Want, label| metrics.back_pressure.with_label_values(&[want.as_str(), label]).get() == 1;
     let level = |want| {
@@ -78,8 +76,8 @@ pub(super) fn turned_away(metrics: &Metrics) -> Vec<(Want, TurnedAway)> {
     Want::ALL.into_iter().filter_map(level).collect()
 }
 
-/// It is written by one thread beside those that serve sessions, and once for all who asked before that began: many who
-/// ask at once have to wait for one another, and nobody else for them.
+/// The text is written on a separate thread, once for all requests that came before it was begun: concurrent requests
+/// wait for one another, and delay nothing else.
 async fn metrics(State(page): State<Page>) -> Response {
     let asked = Instant::now();
     let mut latest = page.latest.lock_owned().await;

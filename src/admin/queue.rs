@@ -7,79 +7,69 @@ use crate::smtp::envelope::{RcptTo, Relay};
 use crate::spool::entry::{Entry, Outcome, Queued, RecipientState, Waiting};
 use crate::time::UnixTime;
 
-/// What `GET /api/queue` answers.
+/// The response to `GET /api/queue`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// How many messages are queued.
     pub total: usize,
-    /// The oldest of them, or the oldest behind the one that was named, as many as were asked for.
+    /// The oldest, or those after the given one, up to the requested number.
     pub messages: Vec<Message>,
 }
 
-/// One queued message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub id: QueueId,
-    /// When we took it.
     pub received_at: UnixTime,
-    /// The reverse-path; empty: the null sender.
+    /// Empty: the null sender.
     pub sender: String,
-    /// Message-ID; empty where there is none.
+    /// Empty: there is none.
     pub message_id: String,
-    /// Bytes.
+    /// In bytes.
     pub size: u64,
-    /// The receive connector that took it; empty: a report of ours.
+    /// Empty: a report of ours.
     pub receive_connector: String,
-    /// The client's address; empty: ourselves.
+    /// Empty: ourselves.
     pub client: String,
     pub recipients: Vec<Recipient>,
 }
 
-/// One recipient of a queued message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
-    /// The address as received.
+    /// As received.
     pub address: String,
-    /// What RCPT TO carries.
     pub rcpt_to: String,
-    /// The send connector.
     pub connector: String,
     #[serde(flatten)]
     pub standing: Standing,
 }
 
-/// How one recipient stands.
+/// The state of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Standing {
-    /// To be tried.
     Waiting {
-        /// Attempts so far.
         attempts: u32,
-        /// When it is due.
         next_attempt: UnixTime,
-        /// What the last attempt ended with; empty before the first.
+        /// Empty before the first.
         last_error: String,
-        /// How many of the attempts may have delivered it: nobody knows. Left out where none.
+        /// The number of attempts with an unknown outcome; left out if there are none.
         #[serde(default, skip_serializing_if = "is_zero")]
         may_have_arrived: u32,
-        /// What it waits for, where that is not the time of its next attempt; empty: nothing.
+        /// What it waits for beside the time of its next attempt; empty: nothing.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// Not tried and not expiring.
-    Held { why: String },
-    /// A next hop took it.
+    /// It is neither tried nor expires.
+    Held {
+        why: String,
+    },
     Delivered {
-        /// Which, and what it said.
+        /// The next hop and its reply.
         detail: String,
     },
-    /// It failed for good.
     Failed {
-        /// Who said so, and what.
+        /// Who refused it, and the reply.
         detail: String,
     },
-    /// An operator dropped it.
     Dropped,
 }
 
@@ -88,19 +78,18 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Listed {
-    /// These of so many queued messages.
+    /// Messages, and the total number.
     #[must_use]
     pub fn of((total, entries): (usize, Vec<Entry>)) -> Self {
         Self { total, messages: entries.iter().map(Message::of).collect() }
     }
 }
 
-/// What a report that is due waits for, if a stranger's message caused it.
+/// Why a report about a stranger's message that is due still waits.
 const WAITS_FOR_ITS_TURN: &str =
     "its turn, after other mail: reports that strangers' mail caused leave at `[reports] per_minute`";
 
 impl Message {
-    /// A message of the queue.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
         let is_report = entry.origin.relay == Relay::Report;
@@ -154,7 +143,7 @@ impl Standing {
         }
     }
 
-    /// For people, in a few words.
+    /// A short text for people.
     #[must_use]
     pub fn line(&self) -> String {
         match self {

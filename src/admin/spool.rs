@@ -1,4 +1,4 @@
-//! Segments of the spool that the disk does not give back: which they are, whose mail is in them, and letting one go.
+//! Segments of the spool that the disk cannot read: lists them with their messages, and gives one up.
 
 use std::sync::Arc;
 
@@ -13,21 +13,19 @@ use super::queue::Message;
 use crate::message::queue_id::QueueId;
 use crate::spool::condition::Unreadable;
 
-/// What `GET /api/spool/unreadable` answers.
+/// The response to `GET /api/spool/unreadable`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segments {
-    /// Segments that cannot be read, or not all of them.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A segment that was let go.
+/// A segment that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
-    /// Its number.
     pub segment: u32,
-    /// Its messages, as far as they are known. They have left the queue.
+    /// Its messages, as far as they could be read. They have left the queue.
     pub messages: Vec<Message>,
-    /// Messages of which nothing but the id is known.
+    /// Messages of which only the id is known.
     pub unknown: Vec<QueueId>,
 }
 
@@ -35,7 +33,7 @@ pub(super) async fn unreadable(State(parts): State<Arc<Parts>>) -> Json<Segments
     Json(Segments { unreadable: parts.spool.condition().unreadable() })
 }
 
-/// Keeps the segment aside and drops what is left in it: nobody is told, as with every drop.
+/// Keeps the segment in `aside/`, and drops the messages in it without reports, as every drop.
 pub(super) async fn release(State(parts): State<Arc<Parts>>, Path(segment): Path<String>) -> Answer<Released> {
     let wrong = |_| failed(StatusCode::BAD_REQUEST, format!("`{segment}` is not the number of a segment"));
     let segment: u32 = segment.parse().map_err(wrong)?;

@@ -1,4 +1,4 @@
-//! The server in one look: what `GET /api/status`, `fingerpost status` and the status page show.
+//! The state of the server for `GET /api/status`, `fingerpost status` and the status page.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,118 +12,98 @@ use crate::spool::condition::{Takes, Unreadable};
 use crate::time::UnixTime;
 use crate::tls::serve;
 
-/// The server in one look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The program's version.
     pub version: String,
-    /// `[server] hostname`.
     pub hostname: String,
     pub started_at: UnixTime,
     /// `serving`, `starting`, `draining`, `back-pressure` or `spool-takes-nothing`.
     pub phase: String,
-    /// The configuration in force.
     pub configuration: Configuration,
     pub receive_connectors: Vec<Door>,
     pub accepted_domains: Vec<Accepted>,
-    /// Directories, in the order in which they are asked.
+    /// In the order in which they are asked.
     pub directories: Vec<DirectoryStatus>,
     pub send_connectors: Vec<WayOut>,
     pub spool: SpoolSpace,
 }
 
-/// The configuration in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Digest over all its files.
     pub hash: String,
-    /// When it was loaded.
     pub loaded_at: UnixTime,
     pub files: Vec<String>,
-    /// What is allowed but worth a word, and certificates that are expired or not yet valid.
+    /// Settings that are allowed but questionable, and certificates that are expired or not yet valid.
     pub warnings: Vec<String>,
-    /// Why the last reload was not taken, one line a problem; empty where it was.
+    /// Why the last reload was refused, a line for each problem; empty: it was not.
     pub not_taken: Vec<String>,
 }
 
-/// A receive connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
     pub name: String,
-    /// Where it listens.
     pub bind: Vec<String>,
-    /// Its organisation; may be empty.
+    /// Empty: none.
     pub organization: String,
-    /// Connections now.
     pub connections: i64,
 }
 
-/// An accepted domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// The domain or pattern.
     pub domain: String,
     pub r#type: String,
-    /// Where resolved recipients go; may be empty.
+    /// For resolved recipients; empty: none.
     pub deliver_to: String,
 }
 
-/// A directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryStatus {
     pub name: String,
     /// `file`, `ldap` or `call-ahead`.
     pub kind: String,
-    /// Whether it answers.
     pub state: Health,
-    /// Why it does not, or which of its servers do not.
+    /// Why it does not answer, or which of its servers do not.
     #[serde(default)]
     pub trouble: Vec<String>,
-    /// How many addresses `fingerpost_directory_conflicts` counts for it.
+    /// The value of `fingerpost_directory_conflicts`.
     #[serde(default)]
     pub conflicts: i64,
-    /// How fresh its snapshot is; `None`: it keeps none.
+    /// `None`: it has no snapshot.
     pub snapshot: Option<SnapshotReport>,
 }
 
-/// A send connector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WayOut {
     pub name: String,
-    /// Its organisation; may be empty.
+    /// Empty: none.
     pub organization: String,
     /// `smtp` or `maildir`.
     pub protocol: String,
-    /// Its next hops and whether they answer.
     pub next_hops: Vec<NextHop>,
-    /// Recipients waiting.
+    /// In recipients.
     pub waiting: usize,
-    /// Recipients held.
+    /// In recipients.
     pub held: usize,
-    /// Age of the oldest of them, seconds.
+    /// The age of the oldest of both, in seconds.
     pub oldest_seconds: u64,
 }
 
-/// A next hop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHop {
-    /// As it was written.
+    /// As configured.
     pub name: String,
-    /// Whether it answered last time.
+    /// By its last attempt.
     pub state: Health,
 }
 
-/// Whether something answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
     Up,
-    /// It does not.
     Down,
 }
 
 impl Health {
-    /// In a word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -132,7 +112,7 @@ impl Health {
         }
     }
 
-    /// What a gauge says.
+    /// The state by a gauge.
     pub(super) fn of(gauge: &prometheus::IntGauge) -> Self {
         if gauge.get() == 1 { Self::Up } else { Self::Down }
     }
@@ -140,27 +120,24 @@ impl Health {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolSpace {
-    /// Bytes free.
     pub free_bytes: i64,
-    /// Below this mail is turned away.
+    /// With less free space mail is refused.
     pub min_free: u64,
-    /// Whether it is being turned away.
     pub back_pressure: bool,
-    /// Whose, and for want of what, in words.
+    /// Which mail is refused and why, as text.
     pub turned_away: Vec<String>,
-    /// What was held in memory at the last look, without what files have; octets.
+    /// Memory at the last check in octets, without mapped files.
     pub memory: i64,
-    /// How much memory there is.
+    /// In octets.
     pub memory_limit: i64,
-    /// Reports that could not be delivered.
     pub dead_letters: i64,
-    /// Why it takes nothing; empty: it does.
+    /// Why the spool accepts no records; empty: it does.
     pub takes_nothing: String,
-    /// Segments that the disk does not give back.
+    /// Segments that the disk cannot read.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Collects it. It reads the certificates that are shown, so it may block.
+/// Collects the state. Blocks, since it reads certificates.
 #[must_use]
 pub fn collect(parts: &Parts, now: UnixTime) -> Status {
     let in_force = parts.current.load_full();
@@ -223,7 +200,7 @@ fn configuration(parts: &Parts, config: &Config, now: UnixTime) -> Configuration
     }
 }
 
-/// Why the last reload was not taken.
+/// Why the last reload was refused.
 fn not_taken(last: &Reloaded) -> Vec<String> {
     match last {
         Reloaded::Applied { .. } | Reloaded::Unchanged => Vec::new(),

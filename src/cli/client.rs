@@ -1,4 +1,4 @@
-//! Speaks to the running server: a request of HTTP/1.1 on a connection of its own, with the token.
+//! The client of the running server: one HTTP/1.1 request on each connection, with the token.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,37 +13,30 @@ use crate::admin::api::Failed;
 use crate::admin::guard::Token;
 use crate::config::check::load;
 
-/// A directory's answer may take its time-out; a reload reads files.
+/// A directory's answer may take as long as its time-out; a reload reads files.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the server's API is.
+/// The address of the server's API, and the token.
 pub(super) struct Client {
     address: SocketAddr,
     token: Token,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoAnswer {
-    /// Nobody listens there.
     #[error("the server does not answer at {0} ({1}); is `fingerpost run` up with this configuration?")]
     Unreachable(SocketAddr, std::io::Error),
-    /// It said no; the text is its own.
+    /// An error response, with its text.
     #[error("{text}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// What it said.
-        text: String,
-    },
-    /// Anything else.
+    Refused { status: u16, text: String },
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
 impl Client {
-    /// Finds `[admin]` in the configuration. A file that does not load is no obstacle: the server runs with the one
-    /// before it, and `reload` is to say what is wrong.
+    /// Reads `[admin]` in the configuration. The file need not be valid as a whole: the server runs with an earlier
+    /// one, and `reload` will report the errors.
     pub(super) fn new(config: &Path) -> anyhow::Result<Self> {
         let (bind, token_file) = match load(config, &std::collections::HashMap::new()) {
             Ok(config) => (config.admin.bind, config.admin.token_file),
@@ -58,17 +51,17 @@ impl Client {
         Ok(Self { address: SocketAddr::new(ip, bind.port()), token })
     }
 
-    /// Asks and reads the answer.
+    /// Sends a request and parses the response.
     pub(super) async fn ask<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, NoAnswer> {
         self.ask_within(PATIENCE, method, path).await
     }
 
-    /// The same for what may take long: reading a large directory.
+    /// The same without a time limit, for reading a large directory.
     pub(super) async fn ask_patiently<T: DeserializeOwned>(&self, method: &str, path: &str) -> Result<T, NoAnswer> {
         self.ask_within(Duration::from_hours(1), method, path).await
     }
 
-    /// Sends a text to what may take as long, and reads the answer.
+    /// Sends a text, without a time limit, and parses the response.
     pub(super) async fn send<T: DeserializeOwned>(&self, path: &str, text: &str) -> Result<T, NoAnswer> {
         read(&self.exchanged(Duration::from_hours(1), ("POST", path), text).await?)
     }
@@ -82,7 +75,7 @@ impl Client {
         read(&self.body_within(patience, method, path).await?)
     }
 
-    /// Asks and hands the answer on as it came.
+    /// Sends a request and returns the body.
     pub(super) async fn body(&self, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
         self.body_within(PATIENCE, method, path).await
     }
@@ -126,8 +119,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
     Ok(read?)
 }
 
-/// The status and the body of a response that ended with its connection. Our server never sends chunks to a request
-/// whose whole answer it has.
+/// The status and the body of a complete response. Our server sends no chunked responses here.
 fn parse(response: &[u8]) -> anyhow::Result<(u16, &[u8])> {
     let read = || {
         let end = memchr::memmem::find(response, b"\r\n\r\n")?;
@@ -147,7 +139,7 @@ fn parse(response: &[u8]) -> anyhow::Result<(u16, &[u8])> {
     }
 }
 
-/// A text as it stands in a query (RFC 3986 2.1).
+/// A text encoded for a query (RFC 3986 2.1).
 pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte);
     let mut escaped = String::new();
@@ -160,7 +152,7 @@ pub(super) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// `[admin]` of a file that does not load.
+/// `[admin]` of a file that is not valid.
 fn admin_of_a_broken_file(config: &Path) -> anyhow::Result<(SocketAddr, PathBuf)> {
     let table = broken_file(config)?;
     let bind = written(&table, "admin", "bind").unwrap_or_else(|| "127.0.0.1:8025".into());
@@ -169,7 +161,7 @@ fn admin_of_a_broken_file(config: &Path) -> anyhow::Result<(SocketAddr, PathBuf)
     Ok((bind, state_dir(config, &table).join(token_file)))
 }
 
-/// `state_dir` of a file that does not load.
+/// `state_dir` of a file that is not valid.
 pub(super) fn state_dir_of_a_broken_file(config: &Path) -> anyhow::Result<PathBuf> {
     Ok(state_dir(config, &broken_file(config)?))
 }

@@ -1,7 +1,8 @@
-//! `fingerpost queue export --offline DIR`: what waits as files, without the server, so that it can be sent by hand.
+//! `fingerpost queue export --offline DIR`: writes waiting mail to files, without the server, so that it can be sent by
+//! hand.
 //!
-//! Each message becomes `ID.eml`, its content as it was queued, and `ID.json`, its [`envelope`]; the envelope is written
-//! last, so that what has one is whole. The spool is only read: [`Offline`].
+//! Each message becomes `ID.eml`, its content as it was queued, and `ID.json`, its [`envelope`]; the envelope is
+//! written last, so that a message with one is complete. The spool is only read: [`Offline`].
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,16 +19,16 @@ use crate::spool::offline::{Content, Look, Offline, Waiting};
 
 mod envelope;
 
-/// What is copied at once, octets.
+/// The size of one copied piece, octets.
 const PIECE: usize = 1 << 18;
 
-/// What was written so far.
+/// Counts of what was written.
 #[derive(Debug, Default)]
 struct Tally {
     messages: usize,
-    /// Of these, without their whole content.
+    /// Of these, without their complete content.
     damaged: usize,
-    /// Messages that nobody is to have any more: an operator dropped them.
+    /// Messages without a recipient to send to, because an operator dropped them.
     dropped: usize,
     strays: usize,
 }
@@ -41,7 +42,7 @@ enum ExportError {
     Write(PathBuf, io::Error),
 }
 
-/// Does it. No: not all of the spool could be read, and standard error says what.
+/// Exports. [`Outcome::No`]: a part of the spool could not be read; standard error has details.
 pub(super) fn export(config: &Path, to: &Path) -> anyhow::Result<Outcome> {
     let spool = match load(config, &std::collections::HashMap::new()) {
         Ok(config) => config.server.state_dir.join("spool"),
@@ -61,7 +62,7 @@ pub(super) fn export(config: &Path, to: &Path) -> anyhow::Result<Outcome> {
     Ok(print(&offline, to, &tally))
 }
 
-/// The folder, which only we can read.
+/// Creates the folder with access for this user only.
 fn make(to: &Path, spool: &Path) -> anyhow::Result<()> {
     let whole = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -86,7 +87,7 @@ fn make(to: &Path, spool: &Path) -> anyhow::Result<()> {
 fn write_all(offline: &Offline, to: &Path, tally: &mut Tally) -> Result<(), ExportError> {
     offline.each(|waiting| write_one(&waiting, to, tally))?;
     for (id, path) in offline.strays()? {
-        // It may be most of a message, and somebody has to find out whose.
+        // It may be most of a message, and an operator has to find its recipients.
         let target = to.join(format!("{id}.eml.no-envelope"));
         let why = match copy(&path, None, &target)? {
             Copied::Whole(_) => String::new(),
@@ -122,7 +123,7 @@ fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), 
         },
     };
     if is == Is::Damaged {
-        // Nobody is to send it by mistake.
+        // The name prevents sending it by mistake.
         let aside = eml.with_added_extension("damaged");
         fs::rename(&eml, &aside).map_err(|error| ExportError::Write(aside, error))?;
     }
@@ -139,16 +140,16 @@ fn write_one(waiting: &Waiting<'_>, to: &Path, tally: &mut Tally) -> Result<(), 
     Ok(())
 }
 
-/// What became of a copy.
+/// The result of copying.
 enum Copied {
-    /// All of it, with this CRC-32C.
+    /// Complete, with this CRC-32C.
     Whole(u32),
-    /// Something of it, and why no more.
+    /// In part, and why not the rest.
     Part(String),
     Nothing(String),
 }
 
-/// Copies a large content. What the spool does not give is no error: the rest is worth something.
+/// Copies a large content. An error in reading is not fatal: the part that was read may be useful.
 fn copy(from: &Path, size: Option<u64>, to: &Path) -> Result<Copied, ExportError> {
     let mut source = match File::open(from) {
         Ok(source) => source,
@@ -186,7 +187,7 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Part of a message is nothing to be sent.
+/// Removes a partial file, so that it is not sent.
 fn unfinished(path: &Path, error: io::Error) -> ExportError {
     let _ = fs::remove_file(path);
     ExportError::Write(path.to_owned(), error)

@@ -12,17 +12,16 @@ use crate::admin::held::Expecting;
 use crate::directory::{HeldAddress, HeldList};
 use crate::printable;
 
-/// What a spreadsheet takes for a formula begins so.
+/// Spreadsheets treat a field with this beginning as a formula.
 const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 
 /// Between fields, as programs write lists.
 const SEPARATORS: [char; 3] = [',', ';', '\t'];
 
-/// What a column of addresses is called, by its letters.
+/// Names of a column of addresses, letters only.
 const HEADINGS: [&str; 7] =
     ["address", "addresses", "emailaddress", "email", "mail", "primarysmtpaddress", "windowsemailaddress"];
 
-/// How the list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ListFormat {
     Text,
@@ -42,7 +41,7 @@ pub(super) struct Announced {
     count: Option<usize>,
 }
 
-/// Prints what is held. No: something is.
+/// Prints held changes. [`Outcome::No`]: there are some.
 pub(super) async fn held(client: &Client, name: &str, format: ListFormat) -> anyhow::Result<Outcome> {
     let list: HeldList = client.ask_patiently("GET", &format!("/api/directories/{}/held", escaped(name))).await?;
     match format {
@@ -75,12 +74,12 @@ pub(super) async fn expect(client: &Client, name: &str, what: &Announced, during
     Ok(Outcome::Done)
 }
 
-/// A duration as the configuration writes one.
+/// A duration as in the configuration.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     crate::config::duration(text)
 }
 
-/// The addresses in a file, one a line: the first field where there are several, without a heading and comments.
+/// The addresses in a file, one on each line: the first field if there are several, without heading and comments.
 pub(super) fn addresses(file: &Path) -> anyhow::Result<String> {
     let octets = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let Ok(text) = String::from_utf8(octets) else {
@@ -120,13 +119,13 @@ fn first_field(line: &str) -> String {
     line[..end.unwrap_or(line.len())].to_owned()
 }
 
-/// Whether a first line names a column: of `held`, of a migration batch of Exchange, of `Export-Csv`.
+/// Whether a first line is a heading: of `held`, of a migration batch of Exchange, of `Export-Csv`.
 fn is_heading(line: &str) -> bool {
     let letters: String = line.chars().filter(char::is_ascii_alphabetic).collect();
     !line.contains('@') && HEADINGS.contains(&&*letters.to_ascii_lowercase())
 }
 
-/// Without the apostrophe that [`quoted`] writes.
+/// Without the apostrophe that [`quoted`] adds.
 fn plain(field: &str) -> &str {
     field.strip_prefix('\'').filter(|rest| rest.starts_with(FORMULA)).unwrap_or(field)
 }

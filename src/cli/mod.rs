@@ -169,14 +169,14 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Says on standard error why a command could not be done: one line, or as many as a configuration has problems. A reader
-/// that has stalled does not keep the program from ending.
+/// Prints on standard error why a command could not be done: one line, or one for each problem of a configuration. A
+/// stalled reader does not keep the program from ending.
 pub fn complain(error: &anyhow::Error) {
     let text = format!("{error:#}");
     logs::say_last(&format!("fingerpost: {}\n", printable::lines(text.trim_end())));
 }
 
-/// An address that was written as an argument.
+/// An address from the arguments.
 fn address_of(text: &str) -> anyhow::Result<Address> {
     Address::parse(text).map_err(|error| anyhow::anyhow!("`{text}` is not an address: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Printing: JSON for scripts, columns for people. What strangers chose in it is made fit for a terminal here.
+//! Printing: JSON for scripts, columns for people. Texts that strangers chose are made safe for a terminal here.
 
 use std::io::Write as _;
 
@@ -12,12 +12,12 @@ pub(super) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints lines for people as they are, but for characters that a terminal or a reader would obey.
+/// Prints lines for people, with characters escaped that have an effect on a terminal.
 pub(super) fn text(text: &str) {
     out(&printable::lines(text));
 }
 
-/// Prints text as it is. Whoever reads may have had enough (`| head`): then that is the end.
+/// Prints text unchanged. If the reader has gone (`| head`), the program ends.
 pub(super) fn out(text: &str) {
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
@@ -27,12 +27,12 @@ pub(super) fn out(text: &str) {
     }
 }
 
-/// Prints a line on standard error, for what a command could not do and goes on after.
+/// Prints a line on standard error about something that failed, after which the command goes on.
 pub(super) fn complain(line: &str) {
     eprintln!("fingerpost: {}", value(line));
 }
 
-/// A value that stands within a line of [`text`].
+/// A value for a line of [`text`].
 pub(super) fn value(text: &str) -> String {
     printable::line(text).into_owned()
 }
@@ -55,7 +55,7 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A length of time in its largest unit: `42s`, `5m`, `3h`, `2d`.
+/// A duration in its largest unit: `42s`, `5m`, `3h`, `2d`.
 pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),

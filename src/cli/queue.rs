@@ -1,4 +1,4 @@
-//! `fingerpost queue`: queued mail, seen and handled through the running server.
+//! `fingerpost queue`: shows and handles queued mail through the running server.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ pub(super) struct Which {
     all: bool,
 }
 
-/// Does it. No: there is no such message, or not all could be exported.
+/// Runs it. [`Outcome::No`]: there is no such message, or not all could be exported.
 pub(super) async fn queue(config: &Path, command: QueueCommand) -> anyhow::Result<Outcome> {
     if let QueueCommand::Export { to, .. } = &command {
         return export::export(config, to);
@@ -111,7 +111,7 @@ async fn ask(client: &Client, command: QueueCommand) -> Result<(), NoAnswer> {
     Ok(())
 }
 
-/// `limit`: so many were asked for.
+/// `limit`: the number that was requested.
 fn list(listed: &Listed, limit: usize, now: UnixTime) -> String {
     if listed.total == 0 {
         return "the queue is empty\n".into();

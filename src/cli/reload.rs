@@ -1,4 +1,4 @@
-//! `fingerpost reload`: the server takes the changed configuration now, or says why not.
+//! `fingerpost reload`: the server loads the changed configuration now, or reports why not.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::client::Client;
 use super::{Format, Outcome, output};
 use crate::admin::api::ReloadAnswer;
 
-/// Asks for it. No: it was refused or held; the old configuration stays.
+/// Requests it. [`Outcome::No`]: it was refused or held; the old configuration stays in force.
 pub(super) async fn reload(config: &Path, path: &str, format: Format) -> anyhow::Result<Outcome> {
     let answer: ReloadAnswer = Client::new(config)?.ask("POST", path).await?;
     if format == Format::Json {

@@ -1,4 +1,4 @@
-//! `fingerpost route`: the running server is asked; if it does not answer, the file is, and that is said.
+//! `fingerpost route`: asks the running server; if it does not answer, decides from the file and says so.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,7 +20,6 @@ use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 use crate::smtp::address::Address;
 
-/// Who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum AnsweredBy {
@@ -34,7 +33,8 @@ struct Routed {
     addresses: Vec<Explained>,
 }
 
-/// Says for each address where it would go, and why. No: at least one would be refused or deferred.
+/// Prints for each address where its mail would go, and why. [`Outcome::No`]: at least one would be refused or
+/// deferred.
 pub(super) async fn route(
     config: &Path,
     addresses: &[String],
@@ -83,7 +83,7 @@ async fn ask_file(file: &Path, addresses: &[Address], from: Option<IpAddr>) -> a
     Ok(all)
 }
 
-/// The configuration's decisions, without a server.
+/// Decides by the configuration, without a server.
 pub(super) fn resolver(config: &Config) -> anyhow::Result<Resolver> {
     let (prober, metrics): (Arc<dyn Prober>, _) = (Arc::new(way_out(config)), Metrics::new());
     let needs = Needs { prober: &prober, folder: None, mail: None, metrics: &metrics };

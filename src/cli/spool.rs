@@ -1,4 +1,4 @@
-//! `fingerpost spool`: segments that the disk does not give back, seen and let go, through the running server or without it.
+//! `fingerpost spool`: lists and gives up segments that the disk cannot read, through the running server or without it.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub(super) enum SpoolCommand {
     },
 }
 
-/// Does it. No: there is no such segment.
+/// Runs it. [`Outcome::No`]: there is no such segment.
 pub(super) async fn spool(config: &Path, command: SpoolCommand) -> anyhow::Result<Outcome> {
     if let SpoolCommand::Release { segment, offline: true, output: FormatArgument { format } } = command {
         return offline(config, segment, format);

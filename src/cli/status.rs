@@ -1,4 +1,4 @@
-//! `fingerpost status`: the running server in one look.
+//! `fingerpost status`: the state of the running server.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::{Format, Outcome, output};
 use crate::admin::status::Status;
 use crate::time::UnixTime;
 
-/// Prints it. No: it does not serve, or the configuration on disk was not taken.
+/// Prints it. [`Outcome::No`]: it does not serve, or the configuration on disk was refused.
 pub(super) async fn status(config: &Path, format: Format) -> anyhow::Result<Outcome> {
     let status: Status = Client::new(config)?.ask("GET", "/api/status").await?;
     match format {

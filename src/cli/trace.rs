@@ -46,7 +46,7 @@ enum TraceFormat {
     Csv,
 }
 
-/// Prints what is found. No: nothing is.
+/// Prints the events found. [`Outcome::No`]: there are none.
 pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::Result<Outcome> {
     let since = since(&arguments.since, UnixTime::now())?;
     let path = format!(
@@ -61,7 +61,7 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     let events = &found.events;
     match arguments.format {
         TraceFormat::Json => output::json(&found)?,
-        // A file keeps what was there.
+        // A file keeps the text unchanged.
         TraceFormat::Csv if !std::io::stdout().is_terminal() => output::out(&table(events)?),
         TraceFormat::Csv => output::text(&table(events)?),
         TraceFormat::Text if events.is_empty() && found.in_sums.is_some() => eprintln!("nothing found since {since}"),
@@ -78,7 +78,7 @@ pub(super) async fn trace(config: &Path, arguments: &TraceArguments) -> anyhow::
     Ok(if events.is_empty() { Outcome::No } else { Outcome::Done })
 }
 
-/// An event as a line of a table: sums, and what was tried again, have columns of their own, which are empty for all others.
+/// An event as a row of a table: summaries and repeated attempts have columns of their own, which are empty for others.
 #[derive(Serialize)]
 struct Row<'a> {
     at: UnixTime,
@@ -127,7 +127,7 @@ fn table(events: &[Event<'_>]) -> anyhow::Result<String> {
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// Reads `4h`, `2026-11-21` or `2026-11-21T04:39:00Z`.
+/// Parses `4h`, `2026-11-21` or `2026-11-21T04:39:00Z`.
 fn since(text: &str, now: UnixTime) -> anyhow::Result<UnixTime> {
     let unit = match text.chars().last() {
         Some('s') => 1,

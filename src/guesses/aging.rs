@@ -1,11 +1,11 @@
-//! A bounded table whose entries last for a time. Its keys are keyed hashes.
+//! A bounded table with entries that expire. Its keys are keyed hashes.
 
 use std::time::Duration;
 
 use super::FastMap;
 use crate::time::UnixTime;
 
-/// Values by hash, each with when it was last touched.
+/// Values by hash, with the time of their last update.
 pub(super) struct Aging<T> {
     lasts: Duration,
     most: usize,
@@ -21,12 +21,12 @@ impl<T> Aging<T> {
         self.entries.get(&key).filter(|(_, at)| now.since(*at) < self.lasts).map(|(value, _)| value)
     }
 
-    /// The value, however old.
+    /// The value, of any age.
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         self.entries.get_mut(&key).map(|(value, _)| value)
     }
 
-    /// How old it is.
+    /// The time since its last update.
     pub(super) fn age(&self, key: u64, now: UnixTime) -> Option<Duration> {
         self.entries.get(&key).map(|(_, at)| now.since(*at))
     }
@@ -36,17 +36,17 @@ impl<T> Aging<T> {
         self.entries.insert(key, (value, now));
     }
 
-    /// All that is not too old at `now`.
+    /// Entries that have not expired at `now`.
     pub(super) fn iter(&self, now: UnixTime) -> impl Iterator<Item = (u64, UnixTime)> {
         self.entries.iter().filter(move |(_, (_, at))| now.since(*at) < self.lasts).map(|(key, (_, at))| (*key, *at))
     }
 
-    /// When the youngest was touched.
+    /// The latest update.
     pub(super) fn youngest(&self) -> UnixTime {
         self.entries.values().map(|(_, at)| *at).max().unwrap_or_default()
     }
 
-    /// Without room the old ones go; if none is too old, the older half.
+    /// If there is no room, drops expired entries; if there are none, the older half.
     fn make_room(&mut self, key: u64, now: UnixTime) {
         if self.entries.len() < self.most || self.entries.contains_key(&key) {
             return;
@@ -63,7 +63,7 @@ impl<T> Aging<T> {
 }
 
 impl<T: Default> Aging<T> {
-    /// The value, touched now; a new one where there is none.
+    /// The value, updated now; a new one if there is none.
     pub(super) fn touch(&mut self, key: u64, now: UnixTime) -> &mut T {
         self.make_room(key, now);
         let (value, at) = self.entries.entry(key).or_default();

@@ -31,37 +31,36 @@ use aging::Aging;
 pub use saved::Malformed;
 use under_way::UnderWay;
 
-/// How long what was refused is not asked again.
+/// How long a refused attempt is not asked again.
 const NOT_AGAIN: Duration = Duration::from_mins(10);
-/// Within which time failures count.
+/// The time over which failures count.
 const WITHIN: Duration = Duration::from_mins(30);
-/// Failures of a client within that time from which on it is limited.
+/// A client with this many failures in that time is limited.
 const FAILURES: usize = 20;
-/// Wrong passwords that reach an account of a directory within that time.
+/// Wrong passwords that reach a directory account in that time.
 const REACHING: usize = 3;
-/// How long it counts that somebody logged in.
+/// How long a successful login counts.
 const KNOWN: Duration = Duration::from_hours(30 * 24);
-/// How old a login has to be before another one is worth a change of the file.
+/// A repeated login is saved only if the previous one is older than this.
 const WORTH_SAVING: Duration = Duration::from_hours(1);
-/// Entries of each table; beyond it the older half goes.
+/// The most entries of each table; beyond that the older half is dropped.
 const ENTRIES: usize = 100_000;
 
-/// What is known of passwords.
 pub struct Guesses {
     key: HashKey,
-    /// Names and passwords that were refused.
+    /// Refused pairs of name and password.
     refused: Aging<()>,
-    /// What failed lately, for each client: each name and password, and when it last failed.
+    /// Recent failures by client: each pair of name and password, and when it last failed.
     failed: Aging<Vec<(u64, UnixTime)>>,
-    /// Which passwords reached an account and were not right.
+    /// Passwords that reached an account and were not right.
     reached: Aging<Vec<Reached>>,
     under_way: UnderWay,
-    /// Which users logged in from which clients.
+    /// Users who logged in, by client.
     known: Aging<()>,
     changes: u64,
 }
 
-/// One AUTH.
+/// An attempt at AUTH.
 #[derive(Debug, Clone, Copy)]
 pub struct Guess {
     client: u64,
@@ -69,11 +68,11 @@ pub struct Guess {
     user: u64,
     /// Name and password.
     pair: u64,
-    /// The same, as asked of this source.
+    /// Name, password and the source that is asked.
     asked: u64,
 }
 
-/// What is to be done about a guess.
+/// What to do with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Ask,
@@ -81,32 +80,32 @@ pub enum Step {
     Refuse,
     /// The client is limited, and the user has not logged in from there.
     Later,
-    /// Once another one is answered, look again.
+    /// Try again after another attempt is answered.
     Wait(Awaited),
 }
 
-/// What is waited for: what [ends](Guesses::end) or is [settled](Guesses::settle) has the same.
+/// Identifies what is awaited: what [ends](Guesses::end) or is [settled](Guesses::settle) has the same value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Awaited(pub u64);
 
 /// A password that reaches an account.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach {
-    /// Where it counts; `None`: nowhere.
+    /// The count that it adds to; `None`: none.
     counts: Option<u64>,
     /// All counts of this account.
     all: [u64; 2],
     asked: u64,
 }
 
-/// What became of a password that reached an account.
+/// The result of a password that reached an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Right,
     Wrong,
-    /// It was not sent, or the directory said that it did not look at it.
+    /// It was not sent, or the directory answered that it did not check it.
     NotLookedAt,
-    /// It was sent and no answer came: the directory may have counted it as wrong.
+    /// It was sent and not answered: the directory may have counted it as wrong.
     Unanswered,
 }
 
@@ -119,14 +118,14 @@ pub enum Closed {
     Wrong,
     /// The same, some of which were never answered.
     Unanswered,
-    /// So many are under way that they would be enough: once one is answered, look again.
+    /// Attempts in progress may use up the limit: try again after one is answered.
     Wait(Awaited),
 }
 
-/// One that was not right, as far as is known.
+/// A password that was not right, as far as is known.
 struct Reached {
     at: UnixTime,
-    /// It was never answered: what was asked.
+    /// If it was never answered: name, password and source.
     doubt: Option<u64>,
 }
 
@@ -140,7 +139,6 @@ pub enum Limit {
 }
 
 impl Guesses {
-    /// Without any.
     #[must_use]
     pub fn new(key: HashKey) -> Self {
         Self {
@@ -154,7 +152,8 @@ impl Guesses {
         }
     }
 
-    /// What a client says. `source` is what is asked, with its state: what is refused by one may be right for another.
+    /// An attempt. `source` names what is asked, with its version: a password that one refused may be right for
+    /// another.
     #[must_use]
     pub fn guess(&self, client: IpAddr, source: &str, (name, password): (&str, &str)) -> Guess {
         let client = self.hash(&["client", &one_client(client).to_string()]);
@@ -168,7 +167,7 @@ impl Guesses {
         }
     }
 
-    /// What is to be done about it. What is to be asked is under way from now on, until its [end](Self::end).
+    /// Decides about an attempt. If it is to be asked, it is in progress until its [end](Self::end).
     pub fn begin(&mut self, guess: &Guess, now: UnixTime) -> Step {
         let step = self.step(guess, now);
         if step == Step::Ask {
@@ -177,20 +176,20 @@ impl Guesses {
         step
     }
 
-    /// It is not under way any more, whatever became of it.
+    /// The attempt is not in progress any more, with any result.
     pub fn end(&mut self, guess: &Guess) -> Awaited {
         self.under_way.end(guess.client, guess.pair);
         Awaited(guess.client)
     }
 
-    /// Who logged in from there waits only beside other passwords in his name: of many users who are there at once each has
-    /// one.
+    /// A user who logged in from there before waits only for other passwords for the same name: of many users behind
+    /// one address each has its own.
     fn step(&self, guess: &Guess, now: UnixTime) -> Step {
         let (client, failures) = (guess.client, self.failures(guess, now));
         let (is_known, all) = (self.is_known(guess, now), failures + self.under_way.of_client(client));
         let waits = match is_known {
             true => all >= FAILURES && self.under_way.has_another(client, guess.user, guess.pair),
-            // The same one is asked already: if it is wrong that is known in a moment.
+            // The same attempt is in progress already: its result will be known in a moment.
             false => all >= FAILURES || self.under_way.has(client, guess.pair),
         };
         if self.refused.get(guess.asked, now).is_some() {
@@ -204,10 +203,10 @@ impl Guesses {
         }
     }
 
-    /// The directory is about to be asked about this account. What comes of it is to be [settled](Self::settle).
+    /// Called before the directory is asked about this account. The result has to be [settled](Self::settle).
     ///
     /// # Errors
-    /// It must not be, or not yet.
+    /// It must not be asked, or not yet.
     pub fn reach(&mut self, guess: &Guess, account: &str, now: UnixTime) -> Result<Reach, Closed> {
         if self.refused.get(guess.asked, now).is_some() {
             return Err(Closed::Refused);
@@ -215,7 +214,7 @@ impl Guesses {
         let all = ["stranger", "known"].map(|from| self.hash(&["account", from, account]));
         let counts = match (self.is_known(guess, now), self.is_limited(guess, now)) {
             (true, false) => None,
-            // Strangers do not take from those who logged in.
+            // Strangers' attempts do not use up the limit of users who logged in before.
             (true, true) => Some(all[1]),
             (false, _) => Some(all[0]),
         };
@@ -234,7 +233,7 @@ impl Guesses {
         Ok(reach)
     }
 
-    /// What became of it. What is not right counts from now on: the directory counted it before.
+    /// Records the result. A wrong password counts from now on, since the directory counted it earlier.
     pub fn settle(&mut self, reach: Reach, outcome: Outcome, now: UnixTime) -> Option<Awaited> {
         if outcome == Outcome::Right {
             self.was_right(reach);
@@ -252,7 +251,7 @@ impl Guesses {
         Some(Awaited(account))
     }
 
-    /// Nor was it wrong whenever it was not answered.
+    /// Earlier unanswered attempts with it were not wrong either.
     fn was_right(&mut self, reach: Reach) {
         for account in reach.all {
             if let Some(reached) = self.reached.get_mut(account) {
@@ -270,7 +269,7 @@ impl Guesses {
         }
     }
 
-    /// They are wrong; also where that was known before.
+    /// They are wrong, or known to be.
     pub fn refused(&mut self, guess: &Guess, now: UnixTime) -> Limit {
         if self.refused.get(guess.asked, now).is_none() {
             self.refused.insert(guess.asked, (), now);
@@ -278,7 +277,7 @@ impl Guesses {
         self.failed(guess, now)
     }
 
-    /// They failed without anybody having been asked about them: too many wrong passwords had reached the account.
+    /// They failed without being asked: too many wrong passwords had reached the account.
     pub fn failed(&mut self, guess: &Guess, now: UnixTime) -> Limit {
         let before = self.is_limited(guess, now);
         let failed = self.failed.touch(guess.client, now);
@@ -293,7 +292,7 @@ impl Guesses {
         }
     }
 
-    /// How often something happened that is to be saved.
+    /// Changes whenever there is something to save.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
@@ -303,7 +302,7 @@ impl Guesses {
         self.failures(guess, now) >= FAILURES
     }
 
-    /// How many of its client's have failed lately.
+    /// How many of its client's attempts have failed lately.
     fn failures(&self, guess: &Guess, now: UnixTime) -> usize {
         let failed = self.failed.get(guess.client, now).into_iter().flatten();
         failed.filter(|(_, at)| now.since(*at) < WITHIN).count()
@@ -314,7 +313,7 @@ impl Guesses {
         self.known.get(guess.user, now).is_some()
     }
 
-    /// Of all parts and their lengths.
+    /// The hash of all parts and their lengths.
     fn hash(&self, parts: &[&str]) -> u64 {
         let mut text = Vec::new();
         for part in parts {

@@ -1,4 +1,4 @@
-//! Who logged in from where as a file has it: fixed-width numbers, little-endian, with a checksum over all before it.
+//! The file format of successful logins: fixed-width numbers, little-endian, with a checksum over everything before it.
 //!
 //! ```text
 //! "fingerpost known logins 1\n"  key: 16 bytes
@@ -12,22 +12,22 @@ use crate::time::UnixTime;
 
 const MAGIC: &[u8] = b"fingerpost known logins 1\n";
 
-/// Bytes that were not written by [`Guesses::to_bytes`].
+/// Why bytes cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// They begin otherwise.
+    /// They begin with another header.
     #[error("it does not begin as such a file does")]
     Kind,
-    /// They were cut off or changed.
+    /// They are cut off or changed.
     #[error("it was cut off or changed")]
     Checksum,
-    /// The checksum is right and the content is not.
+    /// The checksum is right, but the content is malformed.
     #[error("it has another form")]
     Form,
 }
 
 impl Guesses {
-    /// Who logged in from where. Failures are not saved.
+    /// Successful logins. Failures are not saved.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let known: Vec<_> = self.known.iter(self.known.youngest()).collect();
@@ -43,10 +43,10 @@ impl Guesses {
         bytes
     }
 
-    /// What was saved.
+    /// Reads what was saved.
     ///
     /// # Errors
-    /// [`Malformed`]: it is of no use.
+    /// [`Malformed`]: the bytes cannot be read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let content = bytes.strip_prefix(MAGIC).ok_or(Malformed::Kind)?;
         let (_, checksum) = bytes.split_last_chunk::<4>().ok_or(Malformed::Checksum)?;

@@ -1,4 +1,4 @@
-//! The rules as tables: who is asked, who is refused, who comes later.
+//! The rules as tables: which attempts are asked, refused or told to come later.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_refused_pair_is_not_asked_again_for_ten_minutes() {
     }
     let elsewhere = table.guess(HOME.parse().unwrap(), "users:file", ("ann", "wrong"));
     assert_eq!(table.step(&elsewhere, UnixTime(1)), Step::Ask, "another source was not asked");
-    // Said again and again, it does not last longer for that.
+    // Repeating it does not prolong the refusal.
     table.refused(&guess(&table, HOME, "ann", "wrong"), UnixTime(9 * MINUTE));
     assert_eq!(table.step(&guess(&table, HOME, "ann", "wrong"), UnixTime(10 * MINUTE)), Step::Ask);
 }
@@ -65,7 +65,7 @@ fn a_client_of_many_different_failures_is_limited_to_those_who_logged_in() {
     ] {
         assert_eq!(table.step(&guess(&table, client, name, "right"), UnixTime(at)), step, "{client} {name} {at}");
     }
-    // Another one that logs in changes nothing for others.
+    // A login of another user changes nothing for others.
     table.accepted(&guess(&table, HOME, "ann", "right"), UnixTime(101));
     assert_eq!(table.step(&guess(&table, HOME, "new", "right"), UnixTime(102)), Step::Later);
     assert_eq!(fail(&mut table, HOME, 20, 100 + 31 * MINUTE), 1, "it begins anew");
@@ -103,13 +103,13 @@ fn one_wrong_password_said_for_ever_is_one_failure() {
     assert_eq!(table.step(&guess(&table, HOME, "ann", "right"), UnixTime(1800)), Step::Ask);
 }
 
-/// Whether the account may be asked about this guess.
+/// Whether the account may be asked about this attempt.
 fn reach(table: &mut Guesses, client: &str, password: &str, at: u64) -> Result<Reach, Closed> {
     let guess = guess(table, client, "ann", password);
     table.reach(&guess, "CN=Ann", UnixTime(at))
 }
 
-/// The same, and how it ends.
+/// The same, with its result.
 fn reached(table: &mut Guesses, (client, password): (&str, &str), outcome: Outcome, at: u64) -> Result<(), Closed> {
     let reach = reach(table, client, password, at)?;
     table.settle(reach, outcome, UnixTime(at));
@@ -144,7 +144,7 @@ fn who_logged_in_from_there_is_asked_as_usual_and_strangers_take_nothing_from_hi
     for number in 0..50 {
         assert_eq!(reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 2), Ok(()), "{number}");
     }
-    // From where many failed three more reach the account.
+    // From a client with many failures three more reach the account.
     fail(&mut table, HOME, 20, 3);
     let wrong = |number: &u32| reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 4).is_ok();
     assert_eq!((0..50).filter(wrong).count(), 3);
@@ -170,7 +170,7 @@ fn as_many_as_may_be_wrong_are_under_way_and_the_next_one_waits() {
     let fourth = reach(&mut table, HOME, "right", 0);
     assert!(is_wait(&fourth), "{fourth:?}");
     let Err(Closed::Wait(awaited)) = fourth else { return };
-    // A right one makes room, a wrong one does not, and the third wrong one ends it.
+    // A right one frees room, a wrong one does not, and the third wrong one exhausts the limit.
     assert_eq!(table.settle(under_way[0], Outcome::Right, UnixTime(1)), Some(awaited));
     let fourth = reach(&mut table, HOME, "right", 1).unwrap();
     assert!(is_wait(&reach(&mut table, HOME, "other", 1)));
@@ -181,12 +181,12 @@ fn as_many_as_may_be_wrong_are_under_way_and_the_next_one_waits() {
     table.settle(fourth, Outcome::Wrong, UnixTime(3));
     assert_eq!(reach(&mut table, HOME, "other", 3).err(), Some(Closed::Wrong));
     assert!(table.under_way.is_empty());
-    // Counted from the answer, before which the directory counted it.
+    // The time counts from the answer, before which the directory counted it.
     assert!(reach(&mut table, HOME, "other", 30 * MINUTE + 1).is_err());
     assert!(reach(&mut table, HOME, "other", 30 * MINUTE + 2).is_ok());
 }
 
-/// However many are under way at a time, and in whatever order they are answered.
+/// However many are in progress, and in whatever order they are answered.
 #[test]
 fn never_more_than_three_wrong_ones_whatever_is_under_way() {
     let mut table = guesses();
@@ -216,11 +216,11 @@ fn what_was_never_answered_may_have_been_wrong() {
         assert_eq!(reached(&mut table, (HOME, "right"), Outcome::Unanswered, 5), Ok(()));
     }
     assert_eq!(reach(&mut table, HOME, "right", 6).err(), Some(Closed::Unanswered));
-    // Nobody has failed, and half an hour later all is forgotten.
+    // None has failed, and half an hour later everything is forgotten.
     assert_eq!(table.step(&guess(&table, HOME, "ann", "right"), UnixTime(6)), Step::Ask);
     assert!(reach(&mut table, HOME, "right", 5 + 30 * MINUTE).is_ok());
 
-    // Where the same password turns out to be right it never was wrong, wherever it is said.
+    // If the same password turns out to be right, it was never wrong, from any client.
     let mut table = guesses();
     let office = "192.0.2.200";
     table.accepted(&guess(&table, office, "ann", "old"), UnixTime(0));
@@ -243,7 +243,7 @@ fn what_was_refused_while_it_waited_is_not_asked() {
     assert_eq!(reach(&mut table, HOME, "wrong", 1).err(), Some(Closed::Refused));
 }
 
-/// Begins a guess of this client.
+/// Begins an attempt of this client.
 fn begin(table: &mut Guesses, name: &str, password: &str) -> Step {
     let guess = guess(table, HOME, name, password);
     table.begin(&guess, UnixTime(10))
@@ -260,7 +260,7 @@ fn twenty_of_a_client_are_under_way_and_the_next_ones_wait_for_an_answer() {
     let other = table.guess("192.0.2.2".parse().unwrap(), "directory", ("new50", "x"));
     assert_eq!(table.begin(&other, UnixTime(10)), Step::Ask, "another client");
     table.end(&other);
-    // Right ones make room; those that are wrong do not, and all wait until the last is answered.
+    // Right ones free room; wrong ones do not, and all wait until the last is answered.
     table.accepted(&begun[0], UnixTime(10));
     table.end(&begun[0]);
     assert_eq!(begin(&mut table, "new50", "x"), Step::Ask);
@@ -287,7 +287,7 @@ fn users_who_logged_in_from_there_do_not_wait_for_each_other() {
         assert_eq!(begin(&mut table, user, "right"), Step::Ask, "{user}");
     }
     assert!(matches!(begin(&mut table, "user7", "wrong"), Step::Wait(_)), "many passwords of one are guesses");
-    // The same password of somebody new is asked once, whatever becomes of it.
+    // The same password of a new client is asked once, with any result.
     let mut table = guesses();
     assert_eq!(begin(&mut table, "ann", "right"), Step::Ask);
     assert!(matches!(begin(&mut table, "ann", "right"), Step::Wait(_)));

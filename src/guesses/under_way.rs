@@ -1,14 +1,13 @@
-//! Which questions are under way: their answers may be that the password is wrong, and many at once are not to get by
-//! the limits.
+//! Attempts in progress: they may turn out to be wrong, and concurrent ones must not circumvent the limits.
 
 use crate::fast_map::FastMap;
 
-/// As many as there are sessions at AUTH.
+/// Bounded by the number of sessions at AUTH.
 #[derive(Default)]
 pub(super) struct UnderWay {
-    /// For each client: each name and password.
+    /// By client: each pair of name and password.
     clients: FastMap<u64, FastMap<u64, PendingLogin>>,
-    /// For each account: how many that count.
+    /// By account: how many that count.
     accounts: FastMap<u64, usize>,
 }
 
@@ -35,18 +34,18 @@ impl UnderWay {
         }
     }
 
-    /// Whether this client's name and password are.
+    /// Whether this pair of the client is in progress.
     pub(super) fn has(&self, client: u64, pair: u64) -> bool {
         self.clients.get(&client).is_some_and(|pairs| pairs.contains_key(&pair))
     }
 
-    /// Whether another password of this client's user is.
+    /// Whether another password of this client's user is in progress.
     pub(super) fn has_another(&self, client: u64, user: u64, pair: u64) -> bool {
         let another = |(other, asked): (&u64, &PendingLogin)| asked.user == user && *other != pair;
         self.clients.get(&client).is_some_and(|pairs| pairs.iter().any(another))
     }
 
-    /// How many different names and passwords of a client's are.
+    /// How many different pairs of a client are in progress.
     pub(super) fn of_client(&self, client: u64) -> usize {
         self.clients.get(&client).map_or(0, FastMap::len)
     }

@@ -1,5 +1,5 @@
-//! How many connections each receive connector has, in all and from each client: an IPv4 address, or an IPv6 /64; and how
-//! many there may be in all. Where a place is wanted and there is none, the stranger leaves who has been idle longest.
+//! Counts the connections of each receive connector, in total and of each client (an IPv4 address, or an IPv6 /64), and
+//! all connections. If a slot is needed and none is free, the stranger that has been idle longest is disconnected.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,15 +20,15 @@ use crate::session::turn::{SlotKind, Stage, Turn, Why};
 use crate::smtp::envelope::{Shown, Whose};
 use crate::smtp::reply::{self, Reply};
 
-/// How often idle clients of a crowd are looked at.
+/// How often idle clients are checked where connections are short.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Counts connections. Cloning shares the counts.
+/// Counts connections. Clones share the counts.
 #[derive(Clone)]
 pub(super) struct ConnectionSlots {
     taken: Arc<Mutex<Taken>>,
     metrics: Metrics,
-    /// What idleness is counted from.
+    /// Idle times are relative to it.
     start: Instant,
     draining: CancellationToken,
     farewells: Arc<Semaphore>,
@@ -43,25 +43,24 @@ struct Taken {
     room: Room,
 }
 
-/// Who connected for the client.
+/// Whether a load balancer connected for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// It came itself.
     Nobody,
-    /// A trusted balancer, which has limits of its own.
+    /// A trusted load balancer, which has limits of its own.
     Balancer,
 }
 
 /// How many sessions a client may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sessions {
-    /// As many as its address.
+    /// Up to the limit for its address.
     Any,
-    /// It looks for addresses.
+    /// It harvests addresses.
     One,
 }
 
-/// Whether a client may still show that it is no stranger: by a certificate, or by AUTH.
+/// Whether a client can still prove that it is no stranger: by a certificate, or by AUTH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     Possible,
@@ -75,14 +74,14 @@ pub(super) enum NoSlot {
     Full,
     /// `max_connections_per_ip`.
     FullForAddress,
-    /// It looks for addresses, and has a session.
+    /// It harvests addresses, and has a session already.
     OneOnly,
-    /// What is left of the descriptors is for others.
+    /// The remaining descriptors are reserved for others.
     NoDescriptors,
 }
 
 impl NoSlot {
-    /// As the metric has it, and what the client is told.
+    /// The metric's label, and the reply to the client.
     pub(super) fn told(self) -> (&'static str, Reply) {
         match self {
             Self::Full => ("max-connections", reply::TOO_MANY_CONNECTIONS),
@@ -98,19 +97,20 @@ pub(super) struct ConnectionPermit {
     slots: ConnectionSlots,
     connector: Arc<str>,
     at: usize,
-    /// What its session writes down.
+    /// The state that its session records.
     pub(super) turn: Turn,
 }
 
 impl ConnectionSlots {
-    /// Sessions end with `draining`; of those who are sent away so many as `farewells` lets wait until it is read.
+    /// Sessions end with `draining`; `farewells` limits how many disconnected ones may wait until their last reply is
+    /// read.
     pub(super) fn new(metrics: Metrics, draining: CancellationToken, farewells: Arc<Semaphore>) -> Self {
         let room = Room { all: usize::MAX, strangers: usize::MAX };
         let taken = Taken { connectors: HashMap::new(), all: 0, strangers: 0, room };
         Self { taken: Arc::new(Mutex::new(taken)), metrics, start: Instant::now(), draining, farewells }
     }
 
-    /// So many there may be in all.
+    /// Sets the limit for all connections.
     pub(super) fn set_room(&self, room: Room) {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).room = room;
     }
@@ -154,7 +154,7 @@ impl ConnectionSlots {
             self.count(&name, gone.turn.sent_away());
         }
         let turn = Turn::new(self.start, self.draining.child_token(), self.farewells.clone(), place);
-        // The newest stays: a crowd that comes at once does not keep out who comes behind it.
+        // The newest stays: a crowd that comes at once does not keep out clients after it.
         turn.begins(Instant::now(), Stage::BeforeMail, whose);
         let at = taken.add(&connector.name, Connected { turn: turn.clone(), client, whose });
         let name = [&*connector.name];
@@ -163,7 +163,7 @@ impl ConnectionSlots {
         Ok(ConnectionPermit { slots: self.clone(), connector: connector.name.clone(), at, turn })
     }
 
-    /// Sends away who is idle for too long where connections are short, again and again.
+    /// Repeatedly disconnects clients that are idle for too long while connections are short.
     pub(super) async fn keep_clearing(self) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -176,7 +176,7 @@ impl ConnectionSlots {
         }
     }
 
-    /// A connection of this connector's is gone; `why`: it was sent away.
+    /// A connection of this connector ended; `why`: it was disconnected.
     fn count(&self, connector: &str, why: Option<Why>) {
         self.metrics.connections.with_label_values(&[connector]).dec();
         let Some(why) = why else { return };
@@ -185,7 +185,7 @@ impl ConnectionSlots {
 }
 
 impl Taken {
-    /// Whether the connector is full, or one more of its strangers would be more than their share.
+    /// Whether the connector is full, or another stranger would exceed the share of strangers.
     fn has_more_than(&mut self, connector: &str, share: usize, now: Duration) -> bool {
         let Some(crowd) = self.connectors.get_mut(connector) else { return false };
         crowd.all >= crowd.most || (crowd.all >= share && crowd.strangers(now) >= share)
@@ -212,14 +212,14 @@ impl Taken {
         self.strangers = self.strangers.saturating_sub(usize::from(gone.whose == Whose::Stranger));
     }
 
-    /// Sends away who has been idle longest of this connector's strangers.
+    /// Disconnects the stranger of this connector that has been idle longest.
     fn evict_from(&mut self, connector: &str, now: Duration) -> Option<Connected> {
         let gone = self.connectors.get_mut(connector)?.evict(now)?;
         self.is_gone(&gone);
         Some(gone)
     }
 
-    /// The same of all strangers.
+    /// The same among all strangers.
     fn evict(&mut self, now: Duration) -> Option<(Arc<str>, Connected)> {
         let of = |(name, crowd): (&Arc<str>, &mut Crowd)| Some((crowd.longest_idle(now)?, name.clone()));
         let (_, name) = self.connectors.iter_mut().filter_map(of).min()?;
@@ -227,7 +227,7 @@ impl Taken {
         Some((name, gone))
     }
 
-    /// Sends away who has been idle too long where it is crowded.
+    /// Disconnects clients that are idle for too long while connections are short.
     fn send_overdue_away(&mut self, now: Duration) -> Vec<(Arc<str>, Connected)> {
         let all_are_many = is_crowded(self.strangers, self.room.strangers);
         let mut gone = Vec::new();
@@ -244,7 +244,7 @@ impl Taken {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who was sent away left with it.
+        // A connection that was disconnected has freed its slot already.
         if self.turn.sent_away().is_none() {
             taken.leave(&self.connector, self.at);
             self.slots.count(&self.connector, None);

@@ -1,5 +1,5 @@
-//! One receive connector's connections: how many of each client, and who leaves when places are short. `connection_slots` keeps one
-//! for each.
+//! One receive connector's connections: how many each client has, and which is closed when slots are short.
+//! `connection_slots` has one for each connector.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,48 +9,48 @@ use super::eviction::{Order, first_to_go, is_crowded, is_overdue};
 use crate::session::turn::{Idle, Stage, Turn, Why};
 use crate::smtp::envelope::Whose;
 
-/// Of a scan one in so many is remembered, and so many at least: evictions one after another do not scan each time.
+/// The part of a scan's result that is remembered, and the least number: so consecutive evictions do not each need a
+/// scan.
 const REMEMBERED: usize = 16;
-/// So many are not looked through again at once in vain.
+/// With this many connections a scan without a result is not repeated at once.
 const MANY: usize = 256;
-/// But after this time.
+/// It is repeated after this time.
 const LATELY: Duration = Duration::from_millis(10);
 
 /// The connections of one connector.
 #[derive(Default)]
 pub(super) struct Crowd {
-    /// How many there are.
     pub(super) all: usize,
-    /// `max_connections` as the last one that came saw it.
+    /// `max_connections`, as the last client saw it.
     pub(super) most: usize,
     by_client: HashMap<IpAddr, usize>,
     connected: Vec<Option<Connected>>,
     /// What of `connected` is free.
     free: Vec<usize>,
-    /// Who goes first stands last.
+    /// The first to be closed is last.
     first: Vec<(usize, Idle)>,
-    /// When nobody could leave.
+    /// When a scan had no result.
     in_vain: Option<Duration>,
-    /// How many had shown that they are no strangers, and when they were counted.
+    /// How many had proven to be known, and when they were counted.
     known: Option<(Duration, usize)>,
 }
 
 /// A connection.
 pub(super) struct Connected {
     pub(super) turn: Turn,
-    /// Who counts as one.
+    /// As clients are counted.
     pub(super) client: IpAddr,
-    /// As the connector is.
+    /// By its connector.
     pub(super) whose: Whose,
 }
 
 impl Crowd {
-    /// How many this client has.
+    /// How many connections this client has.
     pub(super) fn of(&self, client: IpAddr) -> usize {
         self.by_client.get(&client).copied().unwrap_or_default()
     }
 
-    /// How many are strangers, nearly.
+    /// The approximate number of strangers.
     pub(super) fn strangers(&mut self, now: Duration) -> usize {
         let lately = self.known.filter(|(at, _)| self.all >= MANY && now.saturating_sub(*at) < LATELY);
         let (_, known) = lately.unwrap_or_else(|| {
@@ -60,7 +60,7 @@ impl Crowd {
         self.all.saturating_sub(known)
     }
 
-    /// One more; the number that it leaves by.
+    /// Adds a connection; returns its index.
     pub(super) fn add(&mut self, connected: Connected) -> usize {
         self.all += 1;
         *self.by_client.entry(connected.client).or_default() += 1;
@@ -76,7 +76,7 @@ impl Crowd {
         }
     }
 
-    /// One less.
+    /// Removes a connection.
     pub(super) fn leave(&mut self, at: usize) -> Option<Connected> {
         let gone = self.connected.get_mut(at)?.take()?;
         self.free.push(at);
@@ -90,7 +90,7 @@ impl Crowd {
         Some(gone)
     }
 
-    /// How the stranger is idle who goes first; `None`: nobody may be evicted now.
+    /// The idle time of the stranger that is first to be closed; `None`: none may be closed now.
     pub(super) fn longest_idle(&mut self, now: Duration) -> Option<Order> {
         loop {
             let Some((at, idle)) = self.first.last().copied() else {
@@ -107,7 +107,7 @@ impl Crowd {
         }
     }
 
-    /// Sends away the stranger who goes first; his place is free.
+    /// Closes the stranger that is first; its slot is free.
     pub(super) fn evict(&mut self, now: Duration) -> Option<Connected> {
         while self.longest_idle(now).is_some() {
             let (at, idle) = self.first.pop()?;
@@ -119,8 +119,8 @@ impl Crowd {
         None
     }
 
-    /// Sends away all who have been idle too long for a crowd: strangers, and where it is an organization's clients
-    /// themselves who are too many, those too.
+    /// Closes all strangers that are idle for too long while connections are short; and an organization's clients, if
+    /// they are too many themselves.
     pub(super) fn send_overdue_away(&mut self, now: Duration) -> Vec<Connected> {
         let too_many = is_crowded(self.all, self.most);
         let overdue = |(at, connected): (usize, &Option<Connected>)| {
@@ -134,7 +134,7 @@ impl Crowd {
         gone.into_iter().filter_map(|at| self.leave(at)).collect()
     }
 
-    /// Looks who goes first; whether there is somebody.
+    /// Searches for the first to be closed; `false`: there is none.
     fn scan(&mut self, now: Duration) -> bool {
         if self.all >= MANY && self.in_vain.is_some_and(|at| now.saturating_sub(at) < LATELY) {
             return false;
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn evictions_go_by_idleness_whatever_happens_between_them() {
         let (mut crowd, start, now) = (Crowd::default(), Instant::now(), Duration::from_secs(60));
-        // 100 idle ones in no order, and some whose turn it is not.
+        // 100 idle ones in no order, and some that are not idle.
         let turns: Vec<Turn> = (0..100).map(|at| add(&mut crowd, start, Some(at * 37 % 100)).1).collect();
         let busy: Vec<Turn> = (0..50).map(|_| add(&mut crowd, start, None).1).collect();
         let gone = |turns: &[Turn]| turns.iter().filter(|turn| turn.sent_away().is_some()).count();
@@ -180,7 +180,7 @@ mod tests {
             assert!(crowd.evict(now).is_some());
             let this = (0..100).find(|at| since(*at) == number).unwrap();
             assert!(turns[usize::try_from(this).unwrap()].sent_away().is_some(), "{number}");
-            // Newcomers take what is free, and are younger.
+            // New ones take free slots, and are younger.
             add(&mut crowd, start, Some(1000 + number));
             assert_eq!(crowd.all, 150);
         }

@@ -1,4 +1,4 @@
-//! Why listeners cannot be opened.
+//! Errors in opening listeners.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,32 +7,21 @@ use std::sync::Arc;
 use crate::session::users::UsersError;
 use crate::tls::serve::ServeError;
 
-/// What keeps a configuration's listeners from being opened.
+/// Why a configuration's listeners cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// A bind.
     #[error("receive connector `{connector}`: cannot listen on {address}: {cause}{}", cure(cause))]
     Bind {
-        /// The first connector that has it.
+        /// The first connector with it.
         connector: Arc<str>,
         address: SocketAddr,
-        /// What the system says.
         cause: io::Error,
     },
-    /// A certificate, its own or its clients' authority's.
+    /// Its own certificate, or the authority for its clients.
     #[error("receive connector `{connector}`: {cause}")]
-    Certificate {
-        connector: Arc<str>,
-        /// What is wrong.
-        cause: Box<ServeError>,
-    },
-    /// A users file.
+    Certificate { connector: Arc<str>, cause: Box<ServeError> },
     #[error("receive connector `{connector}`: auth: {cause}")]
-    Users {
-        connector: Arc<str>,
-        /// What is wrong.
-        cause: Box<UsersError>,
-    },
+    Users { connector: Arc<str>, cause: Box<UsersError> },
 }
 
 fn cure(cause: &io::Error) -> &'static str {

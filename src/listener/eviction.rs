@@ -1,19 +1,19 @@
-//! Who has to leave when connections are short, and when. Pure: [`crowd`](super::crowd) does it.
+//! Which connections are closed when slots are short, and when. Pure: [`crowd`](super::crowd) does it.
 
 use std::time::Duration;
 
 use crate::session::turn::{Idle, Stage};
 use crate::smtp::envelope::Whose;
 
-/// How long a client may be idle above [`is_crowded`], before its first MAIL.
+/// How long a client may be idle before its first MAIL while [`is_crowded`].
 const BEFORE_MAIL: Duration = Duration::from_secs(10);
-/// The same after it.
+/// The same after its first MAIL.
 const AFTER_MAIL: Duration = Duration::from_secs(30);
 
-/// How far content may be behind a kibibyte a second.
+/// How far content may be behind one kibibyte a second.
 const BEHIND: Duration = Duration::from_secs(10);
 
-/// Who goes first: the least. Harvesters before all others, then whoever has been idle longest.
+/// The order in which connections are closed, the least first: harvesters before all others, then by idle time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Order {
     looks_like_a_sender: bool,
@@ -26,12 +26,12 @@ impl Order {
     }
 }
 
-/// Whether so many connections of `most` are a reason to be impatient: more than four of five.
+/// Whether more than four fifths of `most` connections are taken.
 pub(super) fn is_crowded(taken: usize, most: usize) -> bool {
     taken.saturating_mul(5) > most.saturating_mul(4)
 }
 
-/// Whether it has been idle for longer than a crowd allows.
+/// Whether it has been idle for longer than is allowed while connections are short.
 pub(super) fn is_overdue(idle: Idle, now: Duration) -> bool {
     let limit = match idle.stage {
         Stage::BeforeMail | Stage::Handshake => BEFORE_MAIL,
@@ -42,14 +42,14 @@ pub(super) fn is_overdue(idle: Idle, now: Duration) -> bool {
     now.saturating_sub(idle.since) >= limit
 }
 
-/// Whether another client may have its place. A handshake that moves, and content, are left alone.
+/// Whether its slot may be given to another client. A handshake with progress, and content, are left alone.
 fn may_be_evicted(idle: Idle, now: Duration) -> bool {
     let moves = matches!(idle.stage, Stage::Handshake | Stage::Content);
     idle.whose == Whose::Stranger && (!moves || is_overdue(idle, now))
 }
 
-/// Those of whom others may have the places, `most` of them: who goes first stands last. Whoever is idle since then, and
-/// is not in it, goes after all who are and still are idle as they were.
+/// Up to `most` connections whose slots may be given to others; the first to be closed is last. A connection that
+/// became idle later and is not in the list comes after all in it that are still idle.
 pub(super) fn first_to_go(idle: impl Iterator<Item = (usize, Idle)>, now: Duration, most: usize) -> Vec<(usize, Idle)> {
     let mut found: Vec<(usize, Idle)> = idle.filter(|(_, idle)| may_be_evicted(*idle, now)).collect();
     if found.len() > most && most > 0 {

@@ -1,8 +1,7 @@
-//! All listening sockets of a configuration: accepts clients, finds the receive connector that serves each, keeps the
-//! limits on connections, and starts a [`session`](crate::session) for it.
+//! All listening sockets of a configuration: accepts clients, chooses the receive connector, enforces the limits on
+//! connections, and starts a [`session`](crate::session).
 //!
-//! `run` applies each configuration here; a bind that did not change is not touched, and sessions outlive the bind
-//! that they came in by.
+//! `run` applies each configuration; unchanged listeners are not touched, and sessions outlive their listener.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -41,12 +40,13 @@ pub use error::ListenError;
 use proxy::NoHeader;
 use renew::Watched;
 
-/// How long accepting waits after an error of ours, such as too many open files; twice as long after each, up to a second.
+/// How long accepting pauses after an error on our side, such as too many open files; doubled after each, up to a
+/// second.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So many are accepted at once; then those who are there have a turn, and those who were sent away close.
+/// Connections that are accepted in a row before other tasks have a turn.
 const BURST: u32 = 32;
-/// How long somebody who is turned away may take to read why.
+/// How long a client that is refused may take to read the reply.
 const REFUSAL: Duration = Duration::from_secs(5);
 
 /// What all accept loops share.
@@ -54,41 +54,38 @@ struct ListenerState {
     services: Arc<Services>,
     certificates: ArcSwap<Certificates>,
     slots: ConnectionSlots,
-    /// Those who may read at once why they are turned away: others are closed without a word, so that a flood takes no
-    /// more sockets than these.
+    /// Limits the refused clients that may wait to read their reply; others are closed without one, so that a flood
+    /// takes no more sockets than these.
     refusals: Arc<Semaphore>,
-    /// Those who may be waited for until their balancer has said who they are.
+    /// Limits the connections that wait for a load balancer's header.
     unnamed: Arc<Semaphore>,
     sessions: TaskTracker,
-    /// Sessions are to end.
+    /// Cancelled when sessions have to end.
     draining: CancellationToken,
     next_session: AtomicU64,
 }
 
-/// One open bind.
+/// An open listener.
 struct Open {
     local: SocketAddr,
     /// Shared with its accept loop.
     listener: Arc<TcpListener>,
-    /// Ends its accept loop.
     stop: CancellationToken,
 }
 
-/// All listening sockets.
 pub struct Listeners {
     shared: Arc<ListenerState>,
     open: Mutex<HashMap<SocketAddr, Open>>,
     /// The files that certificates were read from.
     watched: Mutex<Watched>,
-    /// Whether idle clients of a crowd are looked at.
+    /// Whether the task that checks idle clients was started.
     clearing: Once,
-    /// Sockets that were opened before we gave up the right to, and nobody has taken yet.
+    /// Sockets that were opened before root's rights were given up, and have not been used yet.
     bound: Mutex<HashMap<SocketAddr, TcpListener>>,
     accepting: TaskTracker,
 }
 
 impl Listeners {
-    /// No listener yet.
     #[must_use]
     pub fn new(services: Services) -> Self {
         let passing = descriptors::passing(descriptors::limit());
@@ -113,7 +110,7 @@ impl Listeners {
         }
     }
 
-    /// The same with sockets that are open already; who connects to them waits until they are applied.
+    /// The same with open sockets; clients that connect to them wait until they are used.
     #[must_use]
     pub fn with_bound(self, bound: HashMap<SocketAddr, TcpListener>) -> Self {
         Self { bound: Mutex::new(bound), ..self }
@@ -136,8 +133,8 @@ impl Listeners {
         Ok(bound)
     }
 
-    /// Opens the binds that are new, closes those that are gone, reads all certificates anew and leaves everything
-    /// else alone. Sessions go on. It must be called within the runtime.
+    /// Opens new listeners, closes those that are gone, reads all certificates again, and changes nothing else.
+    /// Sessions go on. Must be called within the runtime.
     ///
     /// # Errors
     /// A [`ListenError`]; then nothing has changed.
@@ -193,7 +190,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Begins to accept.
+    /// Starts the accept loop.
     fn start(&self, address: SocketAddr, listener: TcpListener) -> Open {
         let local = listener.local_addr().unwrap_or(address);
         let stop = CancellationToken::new();
@@ -206,7 +203,7 @@ impl Listeners {
         Open { local, listener, stop }
     }
 
-    /// The addresses that are listened on, with the port that the system chose where the configuration says 0.
+    /// The listeners' addresses, with the actual port where the configuration has 0.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,8 +212,8 @@ impl Listeners {
         addresses
     }
 
-    /// Accepts nobody any more, lets transactions under way end, and waits for the sessions, at most `patience`.
-    /// Sessions that are left then end with the runtime; nothing of theirs was acknowledged.
+    /// Accepts no more clients, lets transactions in progress finish, and waits for the sessions, for `patience` at
+    /// most. Sessions that are left then end with the runtime; nothing of theirs was acknowledged.
     pub async fn drain(&self, patience: Duration) {
         for (_, bind) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             bind.stop.cancel();
@@ -232,7 +229,7 @@ impl Listeners {
 }
 
 impl ListenerState {
-    /// Accepts clients on one bind, for ever.
+    /// Accepts clients on one listener, for ever.
     async fn accept(self: Arc<Self>, bind: SocketAddr, listener: Arc<TcpListener>) {
         let (mut pause, mut in_a_row) = (FIRST_PAUSE, 0);
         loop {
@@ -255,7 +252,7 @@ impl ListenerState {
         }
     }
 
-    /// Admits the client; where a balancer speaks for it, once it has said who it is.
+    /// Admits the client; with a load balancer, after its header was read.
     fn arrive(self: &Arc<Self>, bind: SocketAddr, mut socket: TcpStream, peer: SocketAddr) {
         if !proxy::is_trusted(&self.services.current.load().config, bind, peer.ip()) {
             return self.admit(bind, socket, (peer, Behind::Nobody));
@@ -282,11 +279,11 @@ impl ListenerState {
         });
     }
 
-    /// Starts a session, or turns the client away.
+    /// Starts a session, or refuses the client.
     fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, (address, behind): (SocketAddr, Behind)) {
         let config = self.services.current.load().config.clone();
         let Some(connector) = door::choose(&config, Some(bind), address.ip()) else {
-            // A bind that the configuration in force does not have belongs to one that is about to be.
+            // A listener that the configuration in force does not have belongs to one that is about to be.
             let known = config.receive_connectors.iter().any(|connector| connector.bind.contains(&bind));
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
             return self.turn_away(socket, address, ("no-connector", why), None);
@@ -309,14 +306,14 @@ impl ListenerState {
             identity: Identity::default(),
         };
         let services = self.services.clone();
-        // Boxed: it is large, and spawning moves it about.
+        // Boxed: it is large, and spawning moves it.
         self.sessions.spawn(Box::pin(async move {
             session::serve(services, client, socket, permit.turn.clone()).await;
             drop(permit);
         }));
     }
 
-    /// Says why, and closes. Where TLS comes first a reply in clear means nothing.
+    /// Sends the reply, and closes. With TLS from the first byte a reply in clear would be meaningless.
     fn turn_away(
         &self,
         mut socket: TcpStream,
@@ -347,7 +344,7 @@ impl ListenerState {
     }
 }
 
-/// Whether a client of this connector may still show that it is no stranger.
+/// Whether a client of this connector can still prove that it is no stranger.
 fn proof(config: &Config, bind: SocketAddr, connector: &ReceiveConnector) -> Proof {
     let names_organization = |other: &Arc<ReceiveConnector>| {
         let may_bring = |name: &ClientName| other.tenant.is_some() || other.vouches_for(name.as_str());

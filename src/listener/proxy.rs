@@ -1,7 +1,7 @@
-//! Connections from balancers that say who the client is: the PROXY header is read, and not a byte more.
+//! Reads the PROXY header on connections from load balancers, and not a byte more.
 //!
-//! `listener` asks here before it looks for a receive connector. [`proxy_protocol`](crate::smtp::proxy_protocol) reads
-//! the bytes; who is trusted stands in the configuration, the same for all connectors of a bind.
+//! `listener` calls it before it chooses a receive connector. [`proxy_protocol`](crate::smtp::proxy_protocol) parses
+//! the bytes; trusted addresses are in the configuration, the same for all connectors of a listener.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,33 +14,31 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::smtp::proxy_protocol::{LONGEST, Parsed, ProxyError, parse};
 
-/// How long a balancer may take: it has all of the header before it connects.
+/// How long a load balancer may take: it has the whole header before it connects.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why a balancer's connection is closed.
+/// Why a load balancer's connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoHeader {
     /// A health check that only connects.
     #[error("closed before a PROXY header came")]
     Closed,
-    /// Nothing, or only a part.
+    /// The header was not complete in time.
     #[error("no whole PROXY header within {PATIENCE:?}; is the balancer set to send it?")]
     Late,
-    /// Something else.
     #[error("{0}; is the balancer set to send it?")]
     Malformed(#[from] ProxyError),
-    /// The network failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Whether this peer says in a PROXY header who the client is.
+/// Whether this peer sends a PROXY header.
 pub(super) fn is_trusted(config: &Config, bind: SocketAddr, peer: IpAddr) -> bool {
     let mut connectors = config.receive_connectors.iter().filter(|connector| connector.bind.contains(&bind));
     connectors.any(|connector| connector.trusted_proxies.iter().any(|network| network.contains(peer)))
 }
 
-/// Reads the header: the client's address, `None` where it names none. Nothing behind it is read.
+/// Reads the header: the client's address; `None`: it has none. Nothing after it is read.
 pub(super) async fn client(socket: &mut TcpStream) -> Result<Option<SocketAddr>, NoHeader> {
     timeout(PATIENCE, read(socket)).await.map_err(|_| NoHeader::Late)?
 }

@@ -1,5 +1,5 @@
-//! Renewed certificates without a restart: the files are looked at every [`LOOK`], and read again once they have
-//! changed and been left alone. Sessions keep the certificate that they began with.
+//! Uses renewed certificates without a restart: the files are checked every [`LOOK`], and read again once they have
+//! changed and are stable. Sessions keep the certificate that they began with.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -14,25 +14,25 @@ use crate::time::UnixTime;
 use crate::tls::accept;
 use crate::tls::serve::{self, Certificates};
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A file as it was last seen: its name, when it was changed, and its length.
+/// Identifies a version of a file: path, modification time and length.
 type Stamp = (PathBuf, Option<SystemTime>, u64);
 
-/// Where the watching of the files stands.
+/// The state of watching the files.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    /// The configuration that they belong to.
+    /// The hash of their configuration.
     hash: String,
-    /// As they were read.
+    /// As of the last reading.
     read: Vec<Stamp>,
-    /// As they were at the last look.
+    /// As of the last check.
     seen: Vec<Stamp>,
 }
 
 impl Watched {
-    /// Before they are read.
+    /// Made before the files are read.
     pub(super) fn of(config: &Config) -> Self {
         let stamps = stamps(config);
         Self { hash: config.hash.clone(), read: stamps.clone(), seen: stamps }
@@ -48,7 +48,7 @@ fn stamps(config: &Config) -> Vec<Stamp> {
     serve::files(config).map(stamp).collect()
 }
 
-/// Reads what the doors of a configuration need: certificates, authorities, users.
+/// Reads certificates, authorities and users of a configuration's receive connectors.
 pub(super) fn load(config: &Config) -> Result<Certificates, ListenError> {
     for connector in &config.receive_connectors {
         if let Auth::Users(file) = &connector.auth {
@@ -60,7 +60,7 @@ pub(super) fn load(config: &Config) -> Result<Certificates, ListenError> {
 }
 
 impl Listeners {
-    /// Takes renewed certificates, until `stop`.
+    /// Uses renewed certificates, until `stop`.
     pub async fn renew(self: Arc<Self>, stop: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
@@ -71,8 +71,8 @@ impl Listeners {
         }
     }
 
-    /// One look at the files of the configuration in force. They are written one after the other: what differs from the
-    /// last look may not be whole yet.
+    /// One check of the files of the configuration in force. They are written one after the other: while they differ
+    /// from the last check they may be incomplete.
     fn look(&self) {
         let _applying = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let config = self.shared.services.current.load().config.clone();
@@ -80,7 +80,7 @@ impl Listeners {
         let now = stamps(&config);
         let quiet = watched.seen == now;
         watched.seen.clone_from(&now);
-        // Another hash: a new configuration is about to come into force, and its files were read.
+        // With another hash a new configuration is about to come into force, whose files have been read.
         if !quiet || watched.read == now || watched.hash != config.hash {
             return;
         }
@@ -95,8 +95,8 @@ impl Listeners {
         }
     }
 
-    /// `certificate_expiry_timestamp_seconds`; and what is out of time, which we show all the same: nobody gets better mail
-    /// for being refused.
+    /// Sets `certificate_expiry_timestamp_seconds`, and logs certificates that are not valid now. They are presented
+    /// all the same: refusing would not help.
     pub(super) fn note_expiries(&self, config: &Config) {
         for connector in &config.receive_connectors {
             let Some(Ok(expiry)) = connector.tls.certificate.as_ref().map(accept::expiry) else { continue };

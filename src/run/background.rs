@@ -1,4 +1,4 @@
-//! What a [`Node`](super::Node) does beside its mail: what follows a reload, watching files, old traces.
+//! The background tasks of a [`Node`](super::Node): after a reload, watching files, removing old traces.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::time::UnixTime;
 use crate::trace::room::Room;
 use crate::trace::writer;
 
-/// Who has to know that another configuration is in force.
+/// Parts that have to know of a new configuration.
 pub(super) struct AfterReload {
     pub(super) metrics: Metrics,
     pub(super) outbound: Outbound,
@@ -25,14 +25,14 @@ pub(super) struct AfterReload {
 }
 
 impl AfterReload {
-    /// Tells them of the configuration in force.
+    /// Updates them for the configuration in force.
     pub(super) fn take_note(&self, config: &Config, listeners: &Listeners) {
         self.metrics.prepare(config);
         self.outbound.set_own_listeners(listeners.local_addrs());
         self.delivery.configuration_changed();
     }
 
-    /// Tells them after every reload.
+    /// Updates them after every reload.
     pub(super) async fn watch(
         self,
         reloader: Arc<Reloader>,
@@ -60,12 +60,12 @@ pub(super) async fn watch_files(reloader: Arc<Reloader>, stop: CancellationToken
     watching.abort();
 }
 
-/// What the trace may take by this configuration.
+/// The limits of the trace in this configuration.
 pub(super) fn room(config: &Config) -> Room {
     Room { max_size: config.trace.max_size, min_free: config.min_free }
 }
 
-/// Tells the trace how much it may take, and removes old files; at start and every minute.
+/// Sets the limits of the trace, and removes old files; at start and every minute.
 pub(super) async fn keep_trace(current: Arc<Current>, its: Arc<Mutex<Room>>, stop: CancellationToken) {
     let mut minutes = tokio::time::interval(Duration::from_mins(1));
     while stop.run_until_cancelled(minutes.tick()).await.is_some() {

@@ -1,5 +1,5 @@
-//! What mail says of addresses, for directories (`hold_changes`): which next hop took it lately, and which way an answer of
-//! theirs means.
+//! What is known of addresses from accepted mail, for directories (`hold_changes`): which next hop accepted it lately,
+//! and which route a directory's answer means.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,13 +14,12 @@ use crate::smtp::address::Address;
 use crate::smtp::envelope::{Origin, Relay};
 use crate::time::{QueueTime, UnixTime};
 
-/// More questions than this nobody has about one address.
+/// The most questions that a decision about one address may ask.
 const QUESTIONS: usize = 32;
 
-/// Whose mail was accepted lately.
 pub(super) struct MailSeen {
     memory: Memory,
-    /// What is in force; not there yet while the first configuration is built.
+    /// The configuration in force; not set while the first one is built.
     pub(super) current: OnceLock<Arc<Current>>,
 }
 
@@ -29,7 +28,7 @@ impl MailSeen {
         Self { memory, current: OnceLock::new() }
     }
 
-    /// The send connector that took the last mail for an address, and when.
+    /// The send connector that accepted the last mail for an address, and when.
     fn last(&self, address: &Address) -> Option<(Arc<str>, QueueTime)> {
         let good = self.memory.good();
         good.last_success(address, self.memory.queue_time()).map(|(connector, at)| (Arc::clone(connector), at))
@@ -63,7 +62,7 @@ impl Mail for MailSeen {
     }
 }
 
-/// The send connector that mail for the address takes by this answer, as far as that alone decides.
+/// The send connector for mail to the address by this answer, as far as that alone decides.
 fn connector_of(in_force: &InForce, asked: &AnsweredAddress<'_>, address: &Address) -> Option<Arc<str>> {
     let origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
     let mut answers = Answers::default();

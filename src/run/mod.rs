@@ -1,7 +1,7 @@
-//! The wiring: one [`Node`] is everything that a configuration runs, opened in the order in which it is needed and
-//! closed in the reverse one. `fingerpost run` runs one until a signal ([`run`]); `fingerpost demo` runs three.
+//! Puts a node together: a [`Node`] is everything that a configuration runs, started in the order of dependencies and
+//! stopped in the reverse order. `fingerpost run` runs one until a signal ([`run`]); `fingerpost demo` runs three.
 //!
-//! Listeners open when all else that can fail has not, and close first.
+//! Listeners are opened when everything else that can fail has succeeded, and closed first.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -56,10 +56,9 @@ use mail_seen::MailSeen;
 use preflight::{Remark, Weight};
 pub use signals::run;
 
-/// What sessions hand over as the last of `drain_timeout` goes by is seen within this time.
+/// The time for messages that sessions hand over at the end of `drain_timeout`.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
 
-/// A running Fingerpost.
 pub struct Node {
     current: Arc<Current>,
     condition: Condition,
@@ -71,12 +70,12 @@ pub struct Node {
     phase: watch::Sender<Phase>,
     trace: writer::Writer,
     servers: [Served; 2],
-    /// Ends what runs beside.
+    /// Stops background tasks.
     stop: CancellationToken,
     background: TaskTracker,
 }
 
-/// What is there before anything else: nobody outside has been told yet.
+/// Everything that exists before the node becomes visible.
 struct Ground {
     metrics: Metrics,
     current: Arc<Current>,
@@ -94,7 +93,7 @@ impl Node {
     /// Starts with the configuration in this file.
     ///
     /// # Errors
-    /// What keeps it from starting, with what to do; a wrong configuration's problems are a line or more each.
+    /// Why it cannot start, with what to do; problems of a configuration take a line or more each.
     pub async fn start(file: &Path) -> Result<Self, String> {
         let started_at = UnixTime::steady(); // first of all: from now on that clock goes by itself
         let config = reload::start(file, started_at)
@@ -120,7 +119,7 @@ impl Node {
         let pressure = Arc::new(Pressure::default());
         let listeners = Arc::new(Listeners::new(ground.services(accepted, pressure.clone())).with_bound(bound));
         listeners.apply(&config).map_err(|error| error.to_string())?;
-        // Nothing fails from here on: an attempt that a failed start cuts off might deliver twice. What the first
+        // Nothing fails from here on: an attempt that a failed start interrupts might deliver twice. What the first
         // clients send is durable and waits for the queue.
         let outbound = ground.outbound.clone();
         outbound.set_own_listeners(listeners.local_addrs());
@@ -168,31 +167,30 @@ impl Node {
         })
     }
 
-    /// What is in force now.
+    /// The configuration in force.
     #[must_use]
     pub fn in_force(&self) -> Arc<InForce> {
         self.current.load_full()
     }
 
-    /// The queue.
     #[must_use]
     pub fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }
 
-    /// Returns when the spool takes nothing any more, with the reason: it is to be started again.
+    /// Completes when the spool accepts no more records, with the reason: the program has to be restarted.
     pub async fn spool_ended(&self) -> String {
         self.condition.ended().await
     }
 
-    /// Takes configuration changes.
     #[must_use]
     pub fn reloader(&self) -> &Arc<Reloader> {
         &self.reloader
     }
 
-    /// Lets no more clients in, begins no more attempts, lets those under way and sessions end, and what these hand over
-    /// under way, all within `drain_timeout`, and stops. What is then unfinished, or was accepted meanwhile, is in the spool.
+    /// Accepts no more clients, begins no more attempts, lets attempts and sessions finish, including messages that
+    /// sessions hand over, all within `drain_timeout`, and stops. What is unfinished then, or was accepted meanwhile,
+    /// is in the spool.
     pub async fn stop(self) {
         let patience = self.current.load().config.server.drain_timeout;
         self.phase.send_replace(Phase::Draining);
@@ -215,7 +213,7 @@ impl Node {
 }
 
 impl Ground {
-    /// Makes the state folder, takes the spool's lock, recovers what is in it, and builds what the configuration needs.
+    /// Creates the state folder, locks and recovers the spool, and builds what the configuration needs.
     async fn lay(config: Config) -> Result<(Self, writer::Writer), String> {
         let metrics = Metrics::new();
         look_after(&config)?;
@@ -252,7 +250,7 @@ impl Ground {
         }
     }
 
-    /// Looks whether there is room for more mail.
+    /// Checks resources for more mail.
     fn watch(&self, pressure: Arc<Pressure>, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
         pressure.watch((self.current.clone(), self.spool.clone()), self.metrics.clone(), stop)
     }
@@ -276,14 +274,14 @@ impl Ground {
     }
 }
 
-/// What directories need of the rest.
+/// What directories need from other parts.
 struct Outside {
     outbound: Outbound,
     mail: Arc<MailSeen>,
     metrics: Metrics,
 }
 
-/// Builds what decisions need; directories that did not change are taken over.
+/// Builds what decisions need; unchanged directories are reused.
 fn build(config: Config, previous: Option<&InForce>, outside: &Outside) -> Result<InForce, Vec<String>> {
     let directories = previous.map(|previous| &**previous.resolver.directories());
     let prober: Arc<dyn Prober> = Arc::new(outside.outbound.clone());
@@ -297,7 +295,7 @@ fn build(config: Config, previous: Option<&InForce>, outside: &Outside) -> Resul
     Ok(InForce { config: Arc::new(config), resolver, keys: Arc::new(keys) })
 }
 
-/// A reload builds everything, then opens new binds; if either fails nothing has changed.
+/// A reload builds everything, then opens new listeners; if either fails nothing has changed.
 fn reloader(file: &Path, ground: &Ground, listeners: Arc<Listeners>) -> Arc<Reloader> {
     let outside =
         Outside { outbound: ground.outbound.clone(), mail: ground.mail.clone(), metrics: ground.metrics.clone() };
@@ -319,8 +317,8 @@ fn named_files(config: &Config) -> Vec<&Path> {
     keys.chain([&*config.admin.token_file]).collect()
 }
 
-/// Becomes `[server] user`, with the listeners bound. What that user cannot read is told at once, not by the first that
-/// needs it.
+/// Switches to `[server] user` after the listeners are bound. Files that this user cannot read are reported at once,
+/// not by the first use.
 fn give_up_root(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, String> {
     let bind = || Listeners::bind(config).map_err(|error| error.to_string());
     let Some(bound) = privileges::give_up(config, &named_files(config), bind)? else { return Ok(HashMap::new()) };
@@ -334,7 +332,7 @@ fn give_up_root(config: &Config) -> Result<HashMap<SocketAddr, TcpListener>, Str
     if refusals.is_empty() { Ok(bound) } else { Err(refusals.join("\n")) }
 }
 
-/// Finds `state_dir` as it has to be.
+/// Checks and creates `state_dir`.
 fn look_after(config: &Config) -> Result<(), String> {
     Ok(private::look_after(&config.server.state_dir, &named_files(config))?)
 }

@@ -1,8 +1,8 @@
-//! What the start on this host would refuse, or regret at the first reload, found without changing anything: `check` shows
-//! it. The judgements are the start's own ([`super::privileges`], [`crate::private`], [`out_of_reach`]).
+//! Finds what a start on this host would refuse, or a first reload would fail on, without changing anything, for
+//! `check`. It uses the start's own checks ([`super::privileges`], [`crate::private`], [`out_of_reach`]).
 //!
-//! Who checks need not be who serves. Root sees everything, with the rights of `[server] user` where it matters; what
-//! anybody else cannot see is said to be unknown.
+//! The user who runs the check may not be the server's. Root can check everything, with the rights of `[server] user`
+//! where that matters; what others cannot see is reported as not checked.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,32 +19,29 @@ use crate::obstacle::Obstacle;
 use crate::private::{self, Starts};
 use crate::tls::serve;
 
-/// What the main file and those that it includes are called.
+/// The description of the main file and included files.
 const CONFIGURATION: &str = "the configuration";
 const KEYS: &str = "[loop_detection] key_files";
 const TOKEN: &str = "[admin] token_file";
-/// What to do about what could not be seen.
+/// The remedy for what could not be checked.
 const AS_ROOT: &str = "run the check as root, or as the user that the server runs as";
 
-/// How much something weighs.
+/// The severity of a remark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
-    /// The start is refused.
     Refused,
-    /// It starts, but.
+    /// The start succeeds, with a reservation.
     Doubtful,
-    /// Whoever checks cannot see it.
+    /// The current user cannot check it.
     NotChecked,
 }
 
-/// One thing that is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remark {
-    /// What was looked at, in the configuration's words.
+    /// What was checked, in the configuration's terms.
     pub(crate) what: String,
-    /// How much it weighs.
     pub(crate) weight: Weight,
-    /// What is found, and what to do.
+    /// The fault and the remedy.
     pub(crate) obstacle: Obstacle,
 }
 
@@ -58,19 +55,18 @@ impl Remark {
     }
 }
 
-/// Whose rights the server has, as far as whoever checks can tell.
+/// The user with whose rights the server runs, as far as is known.
 enum Server {
-    /// Those of who checks.
+    /// The current user.
     Same,
-    /// Those of this user, whom root becomes.
+    /// This user, to which root switches.
     Becomes(User),
-    /// This user's, who is not who checks.
+    /// This user, who is not the current one.
     Other(User),
-    /// Without `[server] user`: who checks, or somebody else.
+    /// Without `[server] user`: the current user, or another one.
     Perhaps,
 }
 
-/// Looks at everything.
 pub(crate) fn look(config: &Config) -> Vec<Remark> {
     let server = match (config.server.user.as_deref(), Uid::effective()) {
         (None, us) if us.is_root() => Server::Same,
@@ -92,8 +88,8 @@ pub(crate) fn look(config: &Config) -> Vec<Remark> {
     remarks
 }
 
-/// Binds of receive connectors that a server without root's rights cannot open: the start has them before it gives these
-/// up, a reload has not. `open` are those that it has.
+/// Listeners that a server without root's rights cannot open: a start opens them before it gives these up, a reload
+/// cannot. `open` are those that it has.
 pub(crate) fn new_privileged_binds(config: &Config, open: &[String]) -> Vec<Remark> {
     if config.server.user.is_none() {
         return Vec::new();
@@ -111,7 +107,7 @@ pub(crate) fn new_privileged_binds(config: &Config, open: &[String]) -> Vec<Rema
     new.map(told).collect()
 }
 
-/// What the server's user cannot reach.
+/// Files that the server's user cannot read.
 fn files(config: &Config, server: &Server) -> Vec<Remark> {
     match server {
         Server::Same => out_of_reach(config),
@@ -128,16 +124,16 @@ fn files(config: &Config, server: &Server) -> Vec<Remark> {
     }
 }
 
-/// What we cannot read with the rights that we have: at a reload it is read again.
+/// Files that we cannot read with our current rights: a reload will need them.
 pub(super) fn out_of_reach(config: &Config) -> Vec<Remark> {
     let us = Uid::effective();
     let mut remarks = Vec::new();
     for (what, file) in read_later(config) {
-        // What is missing or wrong is told by whoever reads it.
+        // A missing file is reported by the code that reads it.
         let may = rustix::fs::accessat(CWD, &file, Access::READ_OK, AtFlags::EACCESS);
         let Some(error) = may.err().filter(|error| is_denied(*error)) else { continue };
         let found = format!("user {us} cannot read {}: {error}", file.display());
-        // Ours may be nobody else's.
+        // The token must not be readable by other users.
         let cure = match &*what {
             KEYS | TOKEN => "give it to that user (chown), who must be able to pass the folders above it",
             _ => "give that user's group the right to read it (chgrp, chmod g+r), and the folders above it (g+x)",
@@ -165,15 +161,15 @@ fn is_denied(error: rustix::io::Errno) -> bool {
     std::io::Error::from(error).kind() == ErrorKind::PermissionDenied
 }
 
-/// The folder itself or the nearest one above it that can be seen.
+/// The folder itself, or its nearest parent that can be seen.
 fn existing(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| fs::metadata(folder).is_ok()).unwrap_or(folder)
 }
 
-/// The files that are read when we are no longer root, each with where it is named. What is ours in `state_dir` is
-/// given to the user first.
+/// The files that are read after root's rights are given up, with the setting that names each. Our own files in
+/// `state_dir` are given to the user first.
 fn read_later(config: &Config) -> Vec<(String, PathBuf)> {
-    // Of a pattern of `include` the folder is read.
+    // For a pattern of `include` the folder is read.
     let is_pattern = |file: &Path| file.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'*' | b'?'));
     let read = |file: &PathBuf| match file.parent() {
         Some(folder) if is_pattern(file) => folder.to_owned(),

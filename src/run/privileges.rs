@@ -1,8 +1,8 @@
-//! Root only as long as it is needed: the listeners are bound, `state_dir` is given to `[server] user`, and from then on
-//! that user is all that we are, before anything is read from `state_dir` and before any client is let in.
+//! Gives up root's rights: binds the listeners, gives `state_dir` to `[server] user`, and switches to that user, before
+//! anything is read from `state_dir` and before any client is accepted.
 //!
-//! `nix` calls the C library, which changes user and groups of all threads: the kernel knows those of each thread alone,
-//! and the runtime's and the log's are there already.
+//! `nix` calls the C library, which changes user and groups of all threads: for the kernel they belong to a thread, and
+//! those of the runtime and the log exist already.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::config::Config;
 use crate::obstacle::Obstacle;
 use crate::private;
 
-/// Below this port only root, or whoever has CAP_NET_BIND_SERVICE, may listen; the system may have another limit.
+/// Below this port listening needs root or CAP_NET_BIND_SERVICE; the system may have another limit.
 const PRIVILEGED: u16 = 1024;
 
-/// Becomes the user, if there is one and we are root. `files` are files of ours besides, which the configuration names;
-/// `bind` is done before. Whether it has become so: what it bound.
+/// Switches to the user, if one is configured and we are root. `files` are further files of ours that the configuration
+/// names; `bind` is called before. `Some`: the result of `bind`, after switching.
 ///
 /// # Errors
-/// What keeps us from starting, with what to do.
+/// Why the start is impossible, with what to do.
 pub(super) fn give_up<T>(
     config: &Config,
     files: &[&Path],
@@ -56,7 +56,7 @@ pub(super) fn give_up<T>(
     Ok(Some(bound))
 }
 
-/// Whom `[server] user` names.
+/// The user of this name.
 pub(super) fn named(name: &str) -> Result<User, Obstacle> {
     let found = User::from_name(name).map_err(|error| {
         Obstacle::new(format!("[server] user = \"{name}\": {error}"), "see that the user database can be read")
@@ -72,13 +72,13 @@ pub(super) fn named(name: &str) -> Result<User, Obstacle> {
     Ok(user)
 }
 
-/// The first port that anybody may listen on.
+/// The first port that needs no rights.
 pub(super) fn first_free_port() -> u16 {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     first.and_then(|text| text.trim().parse().ok()).unwrap_or(PRIVILEGED)
 }
 
-/// The keys of `[admin]` whose ports only root may have: they are opened when we no longer are.
+/// The keys of `[admin]` whose ports need root's rights: they are opened after those are given up.
 pub(super) fn opened_too_late(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let first = first_free_port();
     let binds = [("metrics_bind", config.admin.metrics_bind), ("bind", config.admin.bind)];
@@ -91,8 +91,7 @@ pub(super) fn opened_too_late(config: &Config) -> Vec<(&'static str, Obstacle)> 
     late.map(told).collect()
 }
 
-/// Does something with the user's rights, in a thread of its own: the kernel knows those of each thread alone, and this
-/// one ends with them.
+/// Runs a function with the user's rights, in a thread of its own, with which they end.
 pub(super) fn with_rights_of<T: Send>(user: &User, act: impl FnOnce() -> T + Send) -> Result<T, String> {
     let groups: Vec<Group> = groups_of(user)?.into_iter().map(|group| Group::from_raw(group.as_raw())).collect();
     let (uid, gid) = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
@@ -127,8 +126,8 @@ fn become_user(user: &User) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives `state_dir` and what is ours in it to the user. No link is followed, at any depth: who has that user's rights
-/// could lead root elsewhere.
+/// Gives `state_dir` and our files in it to the user. No symbolic link is followed, at any depth: otherwise the user
+/// could lead root to other files.
 fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), String> {
     let told = |error: std::io::Error| format!("cannot give {} to `{}`: {error}", state_dir.display(), user.name);
     if let Some(obstacle) = private::is_no_folder(state_dir) {
@@ -136,12 +135,12 @@ fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), Strin
     }
     private::folder(state_dir).map_err(told)?;
     let to = (Owner::from_raw(user.uid.as_raw()), Group::from_raw(user.gid.as_raw()));
-    // It may be a link itself.
+    // It may be a symbolic link itself.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(CWD, state_dir, flags, Mode::empty()).map_err(|error| told(error.into()))?;
     give(folder.as_fd(), to).map_err(|error| told(error.into()))?;
     for path in private::ours(state_dir, files) {
-        // What stands in folders of somebody else's is left to whoever put it there.
+        // Files in other folders are left to their owner.
         let Some(name) = path.strip_prefix(state_dir).ok().filter(|name| name.components().count() == 1) else {
             continue;
         };
@@ -154,14 +153,14 @@ fn give_away(state_dir: &Path, files: &[&Path], user: &User) -> Result<(), Strin
     Ok(())
 }
 
-/// One entry of a folder, and what is in it.
+/// One entry of a folder, with everything in it.
 fn give_entry(folder: BorrowedFd<'_>, name: &std::ffi::CStr, to: (Owner, Group)) -> rustix::io::Result<()> {
     let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         stat => stat?,
     };
     match FileType::from_raw_mode(stat.st_mode) {
-        // It is refused once we are that user.
+        // It is refused after switching to the user.
         FileType::Symlink => Ok(()),
         FileType::Directory => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -175,7 +174,7 @@ fn give_entry(folder: BorrowedFd<'_>, name: &std::ffi::CStr, to: (Owner, Group))
             give(inner.as_fd(), to)
         }
         _ if stat.st_uid == to.0.as_raw() => Ok(()),
-        // Another name of it may stand where that user may not write.
+        // Another name of it may be where the user may not write.
         _ if stat.st_nlink > 1 => Err(rustix::io::Errno::MLINK),
         _ => rustix::fs::chownat(folder, name, Some(to.0), Some(to.1), AtFlags::SYMLINK_NOFOLLOW),
     }

@@ -1,4 +1,4 @@
-//! `fingerpost run`: a node until SIGTERM or SIGINT; SIGHUP reloads. The service manager is told of each step
+//! `fingerpost run`: runs a node until SIGTERM or SIGINT; SIGHUP reloads. The service manager is notified of each step
 //! (`Type=notify-reload` in systemd's words).
 
 use std::path::Path;
@@ -11,13 +11,13 @@ use crate::descriptors;
 use crate::give_back;
 use crate::reload::Consent;
 
-/// Runs the server until it is told to stop. A second signal does not wait for the drain.
+/// Runs the server until a signal stops it. A second signal ends the drain.
 ///
 /// # Errors
-/// What keeps it from starting, with what to do; or its spool takes nothing any more, and another start may do better.
+/// Why it cannot start, with what to do; or its spool accepts no more records, which a restart may solve.
 pub async fn run(file: &Path) -> Result<(), String> {
     descriptors::raise_limit();
-    // Before anything else: a signal that comes while we start must not be lost, nor end us halfway.
+    // Registered first: a signal during the start must not be lost, nor end the process halfway.
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut hangup = on(SignalKind::hangup())?;
@@ -49,7 +49,7 @@ fn on(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
 }
 
-/// How it ended is the reloader's to tell.
+/// The reloader logs the result.
 async fn reload(node: &Node) {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -59,7 +59,7 @@ async fn reload(node: &Node) {
     notify(&[NotifyState::Ready]);
 }
 
-/// Tells the service manager; without one nothing happens.
+/// Notifies the service manager; without one it does nothing.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::warn!(%error, "the service manager cannot be told");

@@ -1,11 +1,11 @@
-//! Who looks for addresses: a client of whose recipients many are unknown, and more than are known. Pure.
+//! Detects harvesting of addresses: a client with many unknown recipients, and more unknown than known ones. Pure.
 //!
-//! A newsletter of 5,000 recipients, one in twenty unknown, is none: it is the share that shows a harvester. Who is found
-//! out hears each further refusal later; who goes on has one session at a time.
+//! A newsletter to 5,000 recipients of which one in twenty is unknown is not harvesting: the share matters. Each
+//! further refusal to a harvester is delayed; if it goes on, it may have one session at a time only.
 //!
-//! Reports (the null sender) stand by themselves. Whoever forges senders has an honest partner send us reports for addresses
-//! that nobody has: its other mail is not slowed down by them, nor its sessions ended. A harvester who calls himself a
-//! reporter gains nothing: all his sessions together have a refusal for each `unknown_delay`.
+//! Reports (the null sender) are counted separately. When senders are forged, honest partners send us reports for
+//! non-existent addresses: their other mail is not delayed by that, and their sessions are not ended. A harvester that
+//! uses the null sender gains nothing: all its sessions together get one refusal for each `unknown_delay`.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,68 +17,66 @@ use crate::config::{Limits, MOST_UNKNOWN};
 use crate::fast_map::FastMap;
 use crate::time::UnixTime;
 
-/// How many clients are remembered; those that were seen last.
+/// The most clients that are remembered, by their last event.
 const CLIENTS: usize = 5_000;
-/// So many recipients that were accepted last do not count again before a message to them is accepted.
+/// The last accepted recipients of a client, this many, do not count again before a message to them is accepted.
 const NAMED: usize = 64;
-/// For how long accepted ones are counted: no window is longer.
+/// How long accepted recipients are counted, in minutes; no window is longer.
 pub(crate) const MINUTES: usize = 60;
 
-/// More sessions than this do not make each of them slower: clients wait for minutes, but not for many.
+/// Delays grow with the number of sessions up to this: a client should wait for minutes, but not for many.
 const MOST_TIMES: u32 = 60;
 
 /// Whose recipients are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Who {
-    /// The client, as [`one_client`](crate::one_client::one_client) says.
+    /// By [`one_client`](crate::one_client::one_client).
     pub client: IpAddr,
     pub sends: Sends,
 }
 
-/// What a client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sends {
-    /// Mail of somebody's.
+    /// Mail with a sender.
     Mail,
     /// Reports, with the null sender.
     Reports,
 }
 
-/// Of somebody's mail.
+/// Mail with a sender.
 impl From<IpAddr> for Who {
     fn from(client: IpAddr) -> Self {
         Self { client, sends: Sends::Mail }
     }
 }
 
-/// How refusals are told.
+/// How refusals are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     AtOnce,
-    /// After `unknown_delay`. `news`: for the first time.
+    /// After `unknown_delay`.
     Later {
-        /// It has just been found out.
+        /// Whether this is the first time.
         news: bool,
-        /// As many times: sessions that hear such refusals by turns.
+        /// The factor of the delay: the number of sessions that take turns.
         times: u32,
     },
-    /// The session is over: another one of this client's goes on.
+    /// The session ends: another one of this client continues.
     Closed,
 }
 
-/// All clients.
 #[derive(Debug, Default)]
 pub struct Harvest {
     clients: FastMap<Who, Client>,
     hash: RandomState,
 }
 
-/// Whether a client has one session only.
+/// Whether a client may have one session only.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum OneSession {
     #[default]
     No,
-    /// Nobody was told so far.
+    /// It may, and that has not been logged.
     News,
     Told,
 }
@@ -86,19 +84,18 @@ enum OneSession {
 #[derive(Debug, Default)]
 struct Client {
     seen: UnixTime,
-    /// Distinct unknown recipients and when each was named first, oldest first.
+    /// Distinct unknown recipients with the time of their first refusal, oldest first.
     unknown: VecDeque<(UnixTime, u64)>,
-    /// How many were accepted, by minute, oldest first.
+    /// The number of accepted recipients by minute, oldest first.
     accepted: VecDeque<(u64, u64)>,
-    /// Who was accepted last, at RCPT.
+    /// Recipients that were accepted last at RCPT.
     named: VecDeque<u64>,
-    /// The one session that it has left.
+    /// The only session that it may have.
     session: Option<Arc<str>>,
-    /// Those that have heard refusals of reports.
+    /// Sessions that got refusals for reports.
     sessions: Vec<Arc<str>>,
-    /// It was found out, and has not been quiet since.
+    /// Whether it was detected, and has not been quiet since.
     known: bool,
-    /// It has one session only.
     one_session: OneSession,
 }
 
@@ -141,7 +138,8 @@ impl Harvest {
         Pace::Later { news: !std::mem::replace(&mut client.known, true), times }
     }
 
-    /// A recipient was accepted, at RCPT. Whether that counts before the dot: the same one again and again does not.
+    /// A recipient was accepted at RCPT. Returns whether that counts before the end of data: the same one again does
+    /// not.
     pub fn accepted(&mut self, who: impl Into<Who>, recipient: &str, now: UnixTime) -> bool {
         let hash = self.hash.hash_one(recipient);
         let client = self.client(who.into(), now);
@@ -156,14 +154,15 @@ impl Harvest {
         true
     }
 
-    /// The dot was answered: so many recipients are accepted in the end, of whom `counted` have been counted.
+    /// The end of data was answered: `accepted` recipients are accepted in the end, of which `counted` have been
+    /// counted.
     pub fn settled(&mut self, who: impl Into<Who>, (counted, accepted): (u64, u64), now: UnixTime) {
         let client = self.client(who.into(), now);
         client.add(accepted.saturating_sub(counted), now);
         client.take_back(counted.saturating_sub(accepted));
     }
 
-    /// Whether this client has just come to have one session only; once, until it has more again.
+    /// Whether this client has just been limited to one session; true once, until the limit ends.
     pub fn one_session_begins(&mut self, who: impl Into<Who>) -> bool {
         let Some(client) = self.clients.get_mut(&who.into()) else { return false };
         let begins = client.one_session == OneSession::News;
@@ -201,7 +200,7 @@ impl Harvest {
         client
     }
 
-    /// The half that was not seen for the longest time.
+    /// Drops the half without events for the longest time.
     fn forget_some(&mut self) {
         let mut seen: Vec<UnixTime> = self.clients.values().map(|client| client.seen).collect();
         let (_, median, _) = seen.select_nth_unstable(CLIENTS / 2);
@@ -211,7 +210,7 @@ impl Harvest {
 }
 
 impl Client {
-    /// Notes whether it has one session only.
+    /// Records whether it may have one session only.
     fn note_whether_barred(&mut self, limits: &Limits) {
         match (self.is_barred(limits), self.one_session) {
             (false, _) => self.one_session = OneSession::No,
@@ -256,7 +255,7 @@ impl Client {
     }
 
     fn harvests(&self, limits: &Limits) -> bool {
-        // More of them are not counted: then many more have to be accepted.
+        // No more unknown ones are counted: then many more accepted ones are needed.
         let unknown = self.unknown.len() as u64 * if self.unknown.len() >= MOST_UNKNOWN { 10 } else { 1 };
         self.unknown.len() >= limits.unknown_recipients && unknown > self.accepted()
     }

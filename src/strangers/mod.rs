@@ -1,7 +1,8 @@
-//! Strangers in numbers: who looks for addresses ([`harvest`]), and what is told of them one by one or as sums ([`sums`]).
+//! Statistics of strangers: detects harvesting ([`harvest`]), and decides which events are logged individually or in
+//! summaries ([`sums`]).
 //!
-//! `session` and `listener` ask here; `run` writes the sums out. Who is a stranger says
-//! [`Shown::is_stranger`](crate::smtp::envelope::Shown::is_stranger).
+//! `session` and `listener` use it; `run` logs the summaries.
+//! [`Shown::is_stranger`](crate::smtp::envelope::Shown::is_stranger) defines strangers.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +23,10 @@ use crate::one_client::one_client;
 use crate::time::UnixTime;
 use crate::trace::{self, Event, Trace, What};
 
-/// How often sums whose minute is over are looked for.
+/// How often summaries that are complete are logged.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// All of it. Cloning shares it.
+/// The statistics. Clones share them.
 #[derive(Clone)]
 pub struct Strangers(Arc<Inner>);
 
@@ -37,13 +38,12 @@ struct Inner {
 }
 
 impl Strangers {
-    /// Nobody has come yet.
     #[must_use]
     pub fn new(metrics: Metrics, trace: Trace) -> Self {
         Self(Arc::new(Inner { sums: Mutex::default(), harvest: Mutex::default(), metrics, trace }))
     }
 
-    /// Whether this is told by itself. If not it is in a sum already, which is told when its minute is over.
+    /// Whether to log this individually. If not, it is counted in a summary, which is logged when its minute is over.
     #[must_use]
     pub fn tells(&self, about: &About<'_>) -> bool {
         let told = self.sums().take(about, UnixTime::steady());
@@ -53,25 +53,26 @@ impl Strangers {
         told
     }
 
-    /// A recipient of this client was refused as unknown: how its refusals are told from now on.
+    /// A recipient of this client was refused as unknown: returns how its refusals are given from now on.
     #[must_use]
     pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
         self.harvest().unknown(who, (session, recipient), limits, UnixTime::steady())
     }
 
-    /// Whether this client has just come to have one session only; once.
+    /// Whether this client has just been limited to one session; true once.
     #[must_use]
     pub fn one_session_begins(&self, who: Who) -> bool {
         self.harvest().one_session_begins(who)
     }
 
-    /// A recipient of this client was accepted at RCPT. Whether that counts before the dot.
+    /// A recipient of this client was accepted at RCPT. Returns whether that counts before the end of data.
     #[must_use]
     pub fn accepted(&self, who: Who, recipient: &str) -> bool {
         self.harvest().accepted(who, recipient, UnixTime::steady())
     }
 
-    /// The dot was answered: of a message's recipients so many are accepted in the end, and `counted` have been counted.
+    /// The end of data was answered: `accepted` recipients are accepted in the end, of which `counted` have been
+    /// counted.
     pub fn settled(&self, who: Who, (counted, accepted): (usize, usize)) {
         if counted != accepted {
             self.harvest().settled(who, (counted as u64, accepted as u64), UnixTime::steady());
@@ -89,7 +90,7 @@ impl Strangers {
         self.harvest().left(one_client(address), session);
     }
 
-    /// Writes sums to log and trace when their minute is over, and what there is at the end.
+    /// Writes summaries to log and trace when their minute is over, and the rest at the end.
     pub async fn tell_sums(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -1,9 +1,9 @@
-//! What strangers cause again and again: the first of it is told one by one, the rest as sums, so that neither log nor
-//! trace grows with an attack. Pure.
+//! Summaries of repeated events of strangers: the first ones are logged individually, the rest in summaries, so that
+//! neither log nor trace grows with an attack. Pure.
 //!
-//! One by one go 100 a minute of each kind, and 10 of one client; besides, what has a detail that is new in this minute, such as
-//! why a directory cannot be asked: 20, and 5 of one client. A sum is of a minute, a kind, a client, a domain and a
-//! reason, with a few addresses as a sample.
+//! In each minute 100 events of each kind, and 10 of one client, are logged individually; also 20, and 5 of one client,
+//! with a detail that is new in this minute, such as why a directory is unavailable. A summary is for a minute, kind,
+//! client, domain and reason, and has a few addresses as a sample.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,55 +12,53 @@ use crate::fast_map::FastMap;
 use crate::one_client::{one_client, shown};
 use crate::time::UnixTime;
 
-/// Told one by one each minute, of each kind.
+/// Events of each kind that are logged individually each minute.
 const SINGLY: u32 = 100;
-/// And of one client.
+/// The same of one client.
 const OF_ONE_CLIENT: u32 = 10;
-/// Besides those, of each kind, what has a detail that is new in this minute.
+/// Beyond those, events of each kind with a detail that is new in this minute.
 const NEWS: usize = 20;
-/// And of one client.
+/// The same of one client.
 const NEWS_OF_ONE_CLIENT: u32 = 5;
-/// Different sums of one minute and kind; what is beyond them goes into one.
+/// The most summaries of one minute and kind; further events go into one of `many`.
 const SUMS: usize = 100;
-/// Addresses in a sum.
+/// Addresses in a summary.
 const SAMPLE: usize = 3;
-/// Octets of an address, a domain or a reason that are kept: all kinds together stay below 1 MiB a minute.
+/// The octets of an address, a domain or a reason that are kept: all kinds together stay below 1 MiB a minute.
 const KEPT: usize = 100;
-/// Seconds.
 const MINUTE: u64 = 60;
 
-/// What is told.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// RCPT or the dot was answered 4xx or 5xx.
+    /// RCPT or the end of data was answered 4xx or 5xx.
     RefusedRecipient,
-    /// A recipient's next hop is out of reach.
+    /// A recipient's next hop is unreachable.
     OutOfReach,
-    /// A message or a recipient loops.
     Looped,
-    /// A certificate was shown, of use or not; or a header section behind one that is of no use.
+    /// A client certificate was presented, valid or not; or the header section named no tenant.
     Certificate,
-    /// A message could not be kept: the disk is full, or broken.
+    /// A message could not be stored: the disk is full or faulty.
     NotKept,
-    /// A client looks for addresses.
+    /// A client harvests addresses.
     Harvester,
-    /// A connection was not let in.
+    /// A connection was refused.
     TurnedAway,
-    /// An idle client was sent away for others.
+    /// An idle client was disconnected.
     SentAway,
-    /// A session broke: its handshake, its connection.
+    /// A session broke: its handshake, or its connection.
     Broken,
-    /// A name and a password were wrong.
+    /// A wrong name or password.
     Authentication,
     /// A client guesses passwords.
     Guesser,
 }
 
 impl Kind {
-    // Of the last one: one that is added cannot be forgotten here.
+    // From the last variant, so that an added one cannot be forgotten here.
     const COUNT: usize = Self::Guesser as usize + 1;
 
-    /// As logs and metrics have it.
+    /// The name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,56 +77,53 @@ impl Kind {
     }
 }
 
-/// One event.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// What happened.
     pub what: Kind,
-    /// Whose doing it is, as [`one_client`](crate::one_client::one_client) says.
+    /// By [`one_client`](crate::one_client::one_client).
     pub client: IpAddr,
-    /// Of the recipient: an accepted domain's pattern; empty: of no recipient.
+    /// The recipient's accepted domain as a pattern; empty: there is no recipient.
     pub domain: &'a str,
-    /// Why: one of a few texts, nothing that a client or a next hop can choose.
+    /// One of a few texts, never one that a client or a next hop can choose.
     pub reason: &'a str,
-    /// What an operator looks for, without the address; empty: nothing.
+    /// Details for operators, without the address; empty: none.
     pub detail: &'a str,
-    /// What is in the sample: an address, a name; empty: nothing.
+    /// For the sample: an address, a name; empty: none.
     pub sample: &'a str,
 }
 
 impl<'a> About<'a> {
-    /// One without a recipient, of the client at this address.
+    /// An event without a recipient, of the client at this address.
     #[must_use]
     pub fn new(what: Kind, address: IpAddr, reason: &'a str) -> Self {
         Self { what, client: one_client(address), domain: "", reason, detail: "", sample: "" }
     }
 }
 
-/// Many of them.
+/// A summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
-    /// What happened.
     pub what: Kind,
-    /// Whose doing it was; `many`: of more clients, domains and reasons than are told apart.
+    /// `many`: further clients, domains and reasons together.
     pub client: String,
     /// Of the recipients.
     pub domain: String,
     pub reason: String,
-    /// How often, beyond those that were told one by one.
+    /// Events that were not logged individually.
     pub times: u64,
     /// The first few.
     pub sample: Vec<String>,
-    /// When the first came.
+    /// When the first one happened.
     pub since: UnixTime,
 }
 
-/// This minute's.
+/// The current minute's events.
 #[derive(Debug, Default)]
 pub struct Sums {
     minute: u64,
     told: [Told; Kind::COUNT],
     sums: FastMap<Key, Sum>,
-    /// Those of the minutes before, which nobody has taken yet.
+    /// Summaries of previous minutes that have not been taken yet.
     over: Vec<Sum>,
 }
 
@@ -147,7 +142,7 @@ struct OfClient {
 }
 
 impl Told {
-    /// Whether it is one of those that are told.
+    /// Whether the event is logged individually.
     fn takes(&mut self, about: &About<'_>) -> bool {
         let is_news = !about.detail.is_empty() && self.details.len() < NEWS;
         if self.all >= SINGLY && !is_news {
@@ -178,7 +173,7 @@ struct Key {
 }
 
 impl Sums {
-    /// Takes one. Whether it is to be told by itself; if not it is in a sum.
+    /// Counts an event. Returns whether to log it individually; if not, it is in a summary.
     pub fn take(&mut self, about: &About<'_>, now: UnixTime) -> bool {
         self.turn(now);
         let told = &mut self.told[about.what as usize];
@@ -207,19 +202,20 @@ impl Sums {
         false
     }
 
-    /// The sums whose minute is over.
+    /// The summaries of minutes that are over.
     pub fn due(&mut self, now: UnixTime) -> Vec<Sum> {
         self.turn(now);
         std::mem::take(&mut self.over)
     }
 
-    /// All of them: there will be no more.
+    /// All summaries; called at the end.
     pub fn rest(&mut self) -> Vec<Sum> {
         self.over.extend(std::mem::take(&mut self.sums).into_values());
         std::mem::take(&mut self.over)
     }
 
-    /// Another minute begins. Sums that nobody takes are let go of after one: they would grow with an attack.
+    /// Begins another minute. Summaries that are not taken are dropped after one more, since they would grow with an
+    /// attack.
     fn turn(&mut self, now: UnixTime) {
         if now.0 / MINUTE == self.minute {
             return;

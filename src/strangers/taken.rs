@@ -1,5 +1,5 @@
-//! Clients whose mail was taken lately: where not all strangers can be served at once they go before those who never sent
-//! any. Pure.
+//! Clients whose mail was accepted lately: where not all strangers can be served, they have priority over those that
+//! never sent any. Pure.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use crate::fast_map::FastMap;
 use crate::one_client::one_client;
 use crate::time::UnixTime;
 
-/// For so long it counts.
+/// How long accepted mail counts.
 const LATELY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// So many clients are remembered.
+/// The most clients that are remembered.
 const CLIENTS: usize = 50_000;
-/// Who has sent mail over a longer time stays when there is no room: nobody becomes that in a hurry.
+/// Clients that have sent mail over a longer time than this are kept when there is no room: that cannot be achieved
+/// quickly.
 const STAYS: Duration = Duration::from_secs(3600);
 
-/// Those clients.
 #[derive(Debug, Default)]
 pub struct Taken(FastMap<IpAddr, Mail>);
 
@@ -26,7 +26,7 @@ struct Mail {
 }
 
 impl Taken {
-    /// A message of this client was taken.
+    /// A message of this client was accepted.
     pub fn took(&mut self, client: IpAddr, now: UnixTime) {
         let client = one_client(client);
         if self.0.len() >= CLIENTS && !self.0.contains_key(&client) {
@@ -39,13 +39,13 @@ impl Taken {
         mail.last = now;
     }
 
-    /// Whether one was lately.
+    /// Whether one was accepted lately.
     #[must_use]
     pub fn knows(&self, client: IpAddr, now: UnixTime) -> bool {
         self.0.get(&one_client(client)).is_some_and(|mail| now.since(mail.last) < LATELY)
     }
 
-    /// The new ones go; if that is not enough, the older half of the others.
+    /// Drops the new ones; if that is not enough, the older half of the others.
     fn make_room(&mut self, now: UnixTime) {
         self.0.retain(|_, mail| now.since(mail.last) < LATELY && mail.last.since(mail.first) >= STAYS);
         if self.0.len() > CLIENTS / 2 {

@@ -1,6 +1,6 @@
-//! Certificates of our own with their keys: PEM files of a receive or send connector.
+//! Loads our own certificates and keys: PEM files of a receive or send connector.
 //!
-//! `serve` and `connect` load them, and `fingerpost check` to look at them.
+//! `serve`, `connect` and `fingerpost check` use it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::CertificateFiles;
 use crate::time::UnixTime;
 
-/// Why the library does not take them, where its own words say nothing to who made them.
+/// Explains an error of the library, where its own text does not help an administrator.
 fn in_words(cause: &rustls::Error) -> String {
     match cause {
         rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
@@ -27,30 +27,21 @@ fn in_words(cause: &rustls::Error) -> String {
     }
 }
 
-/// What is wrong with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file cannot be read, or is not PEM.
     #[error("{file}: {cause}")]
     File { file: String, cause: pem::Error },
-    /// The file has no certificate.
     #[error("{0}: there is no certificate in this file; it must hold the chain as PEM, the server's own first")]
     NoCertificate(String),
-    /// Key and certificate do not belong together, or are of a kind that TLS does not know.
+    /// Key and certificate do not match, or are of an unsupported kind.
     #[error("{certificate}: the certificate cannot be used with {key}: {}", in_words(cause))]
-    Unusable {
-        /// The certificate file.
-        certificate: String,
-        /// The key file.
-        key: String,
-        cause: rustls::Error,
-    },
-    /// The certificate cannot be parsed.
+    Unusable { certificate: String, key: String, cause: rustls::Error },
     #[error("{0}: not an X.509 certificate")]
     NotX509(String),
 }
 
-/// Reads chain and key.
+/// Reads the chain and the key.
 ///
 /// # Errors
 /// A [`CertificateError`] naming the file.
@@ -77,7 +68,7 @@ pub fn expiry(files: &CertificateFiles) -> Result<UnixTime, CertificateError> {
     good_until(leaf).ok_or_else(not_x509)
 }
 
-/// Why nobody who looks at our own certificate, the first of the file, believes it at `now`; `None`: it is good.
+/// Why our own certificate, the first of the file, is not valid at `now`; `None`: it is.
 ///
 /// # Errors
 /// A [`CertificateError`] naming the file.
@@ -94,18 +85,18 @@ pub fn out_of_time(files: &CertificateFiles, now: UnixTime) -> Result<Option<Out
     })
 }
 
-/// A certificate's time has not come, or is over.
+/// Why a certificate is not valid now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfTime {
-    /// It begins then.
+    /// It is valid from then on.
     #[error("is not valid before {0}")]
     NotYet(UnixTime),
-    /// It ended then.
+    /// It was valid until then.
     #[error("expired at {0}")]
     Expired(UnixTime),
 }
 
-/// When a certificate, DER, expires; `None`: it is none.
+/// When a certificate (DER) expires; `None`: it cannot be parsed.
 #[must_use]
 pub fn good_until(certificate: &[u8]) -> Option<UnixTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;

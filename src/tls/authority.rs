@@ -1,8 +1,8 @@
-//! Clients' certificates: asked for, never demanded, and looked at after the handshake.
+//! Client certificates: requested, never required, and verified after the handshake.
 //!
-//! Connectors that share a bind may believe different authorities, and a client whose certificate nobody believes is
-//! served like one without; so the handshake takes any certificate whose key the client has, and
-//! [`Authority::believes`] says what it is worth. `serve` puts both together, `session` asks.
+//! Connectors that share a listener may trust different authorities, and a client with an untrusted certificate is
+//! served like one without; so the handshake accepts any certificate whose key the client has, and
+//! [`Authority::believes`] verifies it. `serve` combines both, `session` uses it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ impl Authority {
         &self.file
     }
 
-    /// Whether the chain, the client's own certificate first, leads to it and is valid now. A certificate for servers
-    /// will do: a mail server shows its own when it sends, and public authorities issue no others.
+    /// Whether the chain, the client's own certificate first, leads to this authority and is valid now. A server
+    /// certificate is accepted: mail servers present their own when they send, and public authorities issue no others.
     #[must_use]
     pub fn believes(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let Some((own, between)) = chain.split_first() else { return false };
@@ -57,7 +57,7 @@ impl Authority {
     }
 }
 
-/// Asks for a certificate and takes what comes. That the client has its key is checked.
+/// Requests a certificate and accepts any. That the client has its key is verified.
 #[derive(Debug)]
 pub(super) struct AnyClient {
     algorithms: WebPkiSupportedAlgorithms,
@@ -74,7 +74,7 @@ impl ClientCertVerifier for AnyClient {
         false
     }
 
-    /// None: the client may show whatever it has (RFC 5246 7.4.4).
+    /// Empty: the client may present any certificate (RFC 5246 7.4.4).
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

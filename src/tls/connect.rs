@@ -1,7 +1,7 @@
-//! TLS towards next hops (RFC 3207): what a send connector's `tls` asks of the other side, and what we show it.
+//! TLS towards next hops (RFC 3207): the requirements of a send connector's `tls`, and our own certificate.
 //!
-//! `delivery/attempt` takes a connector from [`TlsClients`] after STARTTLS. Whether TLS is used at all, and what a
-//! failed handshake means, is decided there.
+//! `delivery/attempt` takes a connector from [`TlsClients`] after STARTTLS. It decides whether TLS is used, and handles
+//! failed handshakes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,32 +21,23 @@ use super::accept;
 use super::signatures::check_signatures;
 use crate::config::{CertificateFiles, SendTls, TlsVersion};
 
-/// Why there is no TLS configuration; the next hop was not asked.
+/// Why there is no TLS configuration; no connection was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
-    /// The CA file cannot be used.
     #[error("{}: {why}; write a PEM file with the CA's certificate", path.display())]
-    Ca {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Our client certificate cannot be used.
+    Ca { path: PathBuf, why: String },
     #[error("client certificate: {0}")]
     Certificate(String),
-    /// The system has no CA certificates.
     #[error("the system has no CA certificates ({0}); install them or name a file in `ca`")]
     NoRoots(String),
-    /// The name cannot stand in a certificate.
+    /// The name cannot be in a certificate.
     #[error("`{0}` is not a name that a certificate can have; set `server_name`")]
     Name(String),
-    /// rustls does not take the configuration.
     #[error("tls: {0}")]
     Tls(String),
 }
 
-/// Everything that a TLS configuration depends on, files as of their last change.
+/// The inputs of a TLS configuration, with files as of their last change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Terms {
     trust: Trust,
@@ -54,14 +45,14 @@ struct Terms {
     min_version: TlsVersion,
 }
 
-/// Whose certificates are believed.
+/// Which certificates are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trust {
-    /// Everybody's: encryption against listeners, no more.
+    /// Any: encryption against eavesdroppers only.
     Anybody,
-    /// The system's roots.
+    /// Those of the system's CAs.
     System,
-    /// A file's.
+    /// Those of the CAs in a file.
     File(PathBuf, Option<SystemTime>),
 }
 
@@ -76,7 +67,7 @@ impl Terms {
         Self { trust, certificate: tls.certificate.as_ref().map(with_times), min_version: tls.min_version }
     }
 
-    /// Whether the other is for the same files, read at another time.
+    /// Whether the other is for the same files as read at another time.
     fn replaces(&self, other: &Self) -> bool {
         let files = |terms: &Self| terms.certificate.as_ref().map(|(files, _)| files.clone());
         let trust = match (&self.trust, &other.trust) {
@@ -91,17 +82,17 @@ fn changed(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|data| data.modified()).ok()
 }
 
-/// TLS configurations by what is asked of them: made once, and again when their files change.
+/// TLS configurations, cached until their files change.
 #[derive(Debug, Default)]
 pub struct TlsClients {
     made: Mutex<Vec<(Terms, Arc<ClientConfig>)>>,
 }
 
 impl TlsClients {
-    /// What `tls` asks for. Reads certificates where they are not known yet: call it where blocking is allowed.
+    /// The connector for `tls`. Blocks if certificates have to be read.
     ///
     /// # Errors
-    /// [`TlsError`] where the certificates to verify with, or to show, cannot be had.
+    /// [`TlsError`] if the CAs or our certificate cannot be read.
     pub fn connector(&self, tls: &SendTls) -> Result<TlsConnector, TlsError> {
         let terms = Terms::of(tls);
         let known = |made: &[(Terms, Arc<ClientConfig>)]| {
@@ -118,7 +109,7 @@ impl TlsClients {
     }
 }
 
-/// The name that a certificate is checked for: `server_name`, else the next hop's name or address.
+/// The name that the certificate has to have: `server_name`, else the next hop's name or address.
 ///
 /// # Errors
 /// [`TlsError::Name`].
@@ -156,7 +147,7 @@ fn verifier(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<
     builder.build().map_err(|error| TlsError::Tls(error.to_string()))
 }
 
-/// The certificates to verify with: a file's, or the system's.
+/// The trusted CAs: a file's, or the system's.
 ///
 /// # Errors
 /// [`TlsError::Ca`], [`TlsError::NoRoots`].
@@ -185,8 +176,8 @@ fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(bad("there is no certificate in it".to_owned())) } else { Ok(roots) }
 }
 
-/// Believes every certificate. With `verify = false` the alternative to an unknown certificate is clear text
-/// (RFC 7435), and there nobody is verified either. The handshake's signatures are still checked.
+/// Accepts every certificate. With `verify = false` the alternative to an unverified certificate is clear text (RFC
+/// 7435), which verifies nothing either. The signatures of the handshake are still checked.
 #[derive(Debug)]
 struct Anybody {
     algorithms: WebPkiSupportedAlgorithms,

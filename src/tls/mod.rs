@@ -1,4 +1,4 @@
-//! TLS on both sides: certificates that clients see and show, and next hops that we check.
+//! TLS for both sides: our certificates, and the verification of clients' and next hops'.
 
 pub mod accept;
 pub mod authority;

@@ -1,8 +1,8 @@
-//! TLS of receive connectors: the certificate by the name that the client asks for (SNI, RFC 6066 3), and whose client
-//! certificates count.
+//! TLS of receive connectors: chooses the certificate by the client's SNI (RFC 6066 3), and has the authorities for
+//! client certificates.
 //!
 //! `listener` reads [`Certificates`] at each reload and when their files change, and gives every session the
-//! [`ServerTls`] of its door; a session keeps what it was given.
+//! [`ServerTls`] of its connector, which it keeps.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -20,30 +20,26 @@ use super::connect::TlsError;
 use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol, ReceiveConnector, ReceiveTlsMode};
 use crate::smtp::names::{self, covers};
 
-/// What keeps a connector from speaking TLS.
+/// Why a connector cannot use TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// Its `client_ca`.
     #[error("client_ca: {0}")]
     Authority(TlsError),
-    /// rustls does not take the configuration.
     #[error("tls: {0}")]
     Tls(rustls::Error),
 }
 
-/// One door's side of a handshake.
+/// The TLS settings of one connector.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    /// For the handshake.
     pub config: Arc<ServerConfig>,
     authorities: Arc<[Arc<Authority>]>,
 }
 
 impl ServerTls {
-    /// The `client_ca` files whose authorities believe a client's chain, its own certificate first.
+    /// The `client_ca` files with an authority for a client's chain (its own certificate first).
     #[must_use]
     pub fn believers(&self, chain: &[CertificateDer<'_>]) -> Vec<PathBuf> {
         let now = UnixTime::now();
@@ -52,7 +48,7 @@ impl ServerTls {
     }
 }
 
-/// TLS of every door of a configuration, as its files were when they were read.
+/// The TLS settings of all connectors, with files as of when they were read.
 #[derive(Debug, Default)]
 pub struct Certificates {
     doors: HashMap<(SocketAddr, Arc<str>), ServerTls>,
@@ -62,7 +58,7 @@ impl Certificates {
     /// Reads the files of all receive connectors.
     ///
     /// # Errors
-    /// Which connector, and what is wrong with its files.
+    /// The connector, and what is wrong with its files.
     pub fn load(config: &Config) -> Result<Self, (Arc<str>, Box<ServeError>)> {
         let mut own: HashMap<Arc<str>, Arc<Shown>> = HashMap::new();
         let mut authorities: HashMap<&Path, Arc<Authority>> = HashMap::new();
@@ -93,7 +89,7 @@ impl Certificates {
         Ok(Self { doors })
     }
 
-    /// TLS of a connector at a bind as configured; `None`: it has none.
+    /// The TLS settings of a connector at a listener; `None`: it has none.
     #[must_use]
     pub fn at(&self, bind: SocketAddr, connector: &Arc<str>) -> Option<&ServerTls> {
         self.doors.get(&(bind, connector.clone()))
@@ -109,7 +105,7 @@ pub fn files(config: &Config) -> impl Iterator<Item = &Path> {
     })
 }
 
-/// The certificates that are shown to others: to clients, next hops and directory servers, and of what they are.
+/// The certificates that we present to clients, next hops and directory servers, with a description of whose they are.
 pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles)> {
     let to_clients = config.receive_connectors.iter().filter_map(|connector| {
         Some((format!("receive connector {}", connector.name), connector.tls.certificate.as_ref()?))
@@ -125,7 +121,7 @@ pub fn shown(config: &Config) -> impl Iterator<Item = (String, &CertificateFiles
     to_clients.chain(to_next_hops).chain(to_directories)
 }
 
-/// Those that are expired or not yet valid, and why, in words. Files that cannot be read are told by whoever loads them.
+/// Those that are expired or not yet valid. Files that cannot be read are reported by the code that loads them.
 pub fn out_of_time(config: &Config, now: crate::time::UnixTime) -> impl Iterator<Item = OutOfTime<'_>> {
     shown(config).filter_map(move |(of, files)| {
         let why = accept::out_of_time(files, now).ok()??;
@@ -133,16 +129,16 @@ pub fn out_of_time(config: &Config, now: crate::time::UnixTime) -> impl Iterator
     })
 }
 
-/// A certificate that is shown though its time has not come, or is over.
+/// A certificate that is presented although it is not valid now.
 #[derive(Debug)]
 pub struct OutOfTime<'a> {
-    /// By which connector.
+    /// Its connector.
     pub of: String,
     pub file: &'a Path,
     pub why: accept::OutOfTime,
 }
 
-/// What to do about it.
+/// The remedy.
 pub const RENEW: &str = "renew it, or put the clock right, then `fingerpost reload`";
 
 fn speaks_tls(connector: &ReceiveConnector) -> bool {
@@ -153,7 +149,7 @@ fn serve(by_name: ByName, authorities: Vec<Arc<Authority>>) -> Result<ServerTls,
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    // Some clients cannot be asked: only those who come to a door where a certificate counts are.
+    // Some clients cannot handle the request, so it is sent only by listeners where a certificate matters.
     let builder = if authorities.is_empty() {
         builder.with_no_client_auth()
     } else {
@@ -163,7 +159,7 @@ fn serve(by_name: ByName, authorities: Vec<Arc<Authority>>) -> Result<ServerTls,
     Ok(ServerTls { config, authorities: authorities.into() })
 }
 
-/// A certificate that may be shown, and the names that it is good for.
+/// A certificate, and the names in it.
 #[derive(Debug)]
 struct Shown {
     certificate: Arc<CertifiedKey>,
@@ -177,8 +173,8 @@ impl Shown {
     }
 }
 
-/// The certificate of the connector that the client's network chose, unless another of the bind has the name that the
-/// client asks for.
+/// Chooses the certificate of the connector that the client's network selected, unless another one of the listener has
+/// the name in SNI.
 #[derive(Debug)]
 struct ByName {
     own: Arc<Shown>,
@@ -186,7 +182,7 @@ struct ByName {
 }
 
 impl ByName {
-    /// A certificate that has the name itself goes before one with a wildcard.
+    /// A certificate with the name itself has priority over one with a wildcard.
     fn choose(&self, name: Option<&str>) -> &Arc<Shown> {
         let Some(name) = name.map(str::to_ascii_lowercase) else { return &self.own };
         let candidates = || std::iter::once(&self.own).chain(&self.all);

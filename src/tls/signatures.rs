@@ -1,9 +1,9 @@
-//! The signatures of a handshake, which are checked whatever a certificate is believed to be worth.
+//! Checks the signatures of a handshake, even if the certificate itself is not verified.
 //!
 //! rustls has two traits for verifiers, of servers (`connect`) and of clients (`authority`); three of their methods are
 //! the same, and so are ours.
 
-/// Those three methods, for a verifier with a field `algorithms`.
+/// The three methods, for a verifier with a field `algorithms`.
 macro_rules! check_signatures {
     () => {
         fn verify_tls12_signature(

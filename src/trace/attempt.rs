@@ -1,5 +1,5 @@
-//! Which of the queue's attempts an event ended. Of attempts that are deferred again for the same reason only a few are
-//! recorded, and their numbers say how many there were: what is read has them as one event with a count.
+//! The attempt of the queue that an event ends. Of attempts that are deferred repeatedly for the same reason only a few
+//! are recorded, with their numbers; reading combines them into one event with a count.
 
 use std::collections::HashMap;
 
@@ -8,29 +8,28 @@ use serde::{Deserialize, Serialize};
 use super::{Event, What};
 use crate::time::UnixTime;
 
-/// An attempt on one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its number, from 1: those that were not recorded count.
+    /// From 1; includes attempts that were not recorded.
     pub number: u32,
     /// Whether it was deferred for the same reason as the one before.
     #[serde(default, skip_serializing_if = "is_not")]
     pub again: bool,
-    /// Of what is read: the last one in a row that was deferred for this reason, where this is the first.
+    /// When read: the last of a series that was deferred for this reason, if this is the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
 }
 
-/// The last one of a row.
+/// The last attempt of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Last {
     pub number: u32,
-    /// When it was over. Where nothing was recorded of itself: when the next one was, which ended in another way.
+    /// When it ended; if it was not recorded, when the next one ended, in another way.
     pub until: UnixTime,
 }
 
 impl Attempt {
-    /// One by itself; nothing is said of the first.
+    /// A single attempt; `None` for the first.
     #[must_use]
     pub fn number(number: u32) -> Option<Self> {
         (number > 1).then_some(Self { number, again: false, last: None })
@@ -57,7 +56,7 @@ fn is_not(again: &bool) -> bool {
     !again
 }
 
-/// Makes one event of those that tell of the same deferrals of a recipient.
+/// Combines events about the same deferrals of a recipient.
 pub(super) fn in_rows(events: Vec<Event<'static>>) -> Vec<Event<'static>> {
     let mut rows: Vec<Event<'static>> = Vec::with_capacity(events.len());
     let mut open: HashMap<(String, String), usize> = HashMap::new();
@@ -72,7 +71,7 @@ pub(super) fn in_rows(events: Vec<Event<'static>>) -> Vec<Event<'static>> {
                 }
             }
             (What::Deferred | What::Delivered | What::Failed, _) => {
-                // The attempts before it that nothing was recorded of were like the one that was.
+                // Attempts before it that were not recorded had the same result as the recorded one.
                 let before = event.attempt.map_or(0, |attempt| attempt.number.saturating_sub(1));
                 if let Some(row) = open.remove(&whose()).and_then(|at| rows.get_mut(at)) {
                     go_on(row, before, event.at);
@@ -139,7 +138,7 @@ mod tests {
         let mixed = vec![at(60, Deferred, 1, false), other(at(60, Deferred, 1, false)), at(90, Deferred, 2, true)];
         assert_eq!(deferrals(mixed), [(60, 2, Some(90)), (60, 1, None)]);
         assert_eq!(deferrals(vec![at(90, Deferred, 8, true), at(99, Delivered, 12, false)]), [(90, 4, Some(99))]);
-        // Another process had begun to count anew: the connector was gone meanwhile.
+        // A later process counted from 1 again, because the connector was gone meanwhile.
         let anew = vec![at(60, Deferred, 8, true), at(90, Deferred, 1, false), at(99, Deferred, 2, true)];
         assert_eq!(deferrals(anew), [(60, 1, None), (90, 2, Some(99))]);
     }

@@ -1,10 +1,11 @@
-//! The files of the trace: one a day, `2026-11-21.jsonl`; a day that grows large goes on in `2026-11-21.2.jsonl` and so on.
+//! The files of the trace: one for each day, `2026-11-21.jsonl`; a large one is continued in `2026-11-21.2.jsonl` and
+//! so on.
 
 use std::path::{Path, PathBuf};
 
 use crate::time::UnixTime;
 
-/// One file. They are in order: by day, then by part.
+/// A file. Files are ordered by day, then by part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DayFile {
     /// `2026-11-21`.
@@ -15,7 +16,6 @@ pub(super) struct DayFile {
 }
 
 impl DayFile {
-    /// A part of a day.
     pub(super) fn new(folder: &Path, day: &str, part: u32) -> Self {
         let name = if part == 1 { format!("{day}.jsonl") } else { format!("{day}.{part}.jsonl") };
         Self { day: day.to_owned(), part, path: folder.join(name) }
@@ -30,7 +30,7 @@ impl DayFile {
     }
 }
 
-/// All of them, oldest first. Other files are passed over.
+/// All files, oldest first. Others are skipped.
 pub(super) fn all(folder: &Path) -> Vec<DayFile> {
     let paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found: Vec<_> = paths.filter_map(DayFile::of).collect();
@@ -38,7 +38,7 @@ pub(super) fn all(folder: &Path) -> Vec<DayFile> {
     found
 }
 
-/// The date of a point in time, UTC: `2026-11-21`.
+/// The UTC date: `2026-11-21`.
 pub(super) fn day(at: UnixTime) -> String {
     at.rfc3339().chars().take(10).collect()
 }

@@ -1,9 +1,9 @@
-//! The message trace: one record an event, a file a day below `state_dir/trace`, kept for `trace.days`.
+//! The message trace: one record for each event, one file for each day below `state_dir/trace`, kept for `trace.days`.
 //!
-//! A line's format has no number in it; the stored examples have: 1 had no `attempt`.
+//! Lines have no format number; the stored examples have: format 1 had no `attempt`.
 //!
-//! `session` and `delivery` record through a [`Trace`]; [`writer`] puts the events into the day's file; [`read`]
-//! finds them again for `fingerpost trace`. What the events mean is the callers' business.
+//! `session` and `delivery` record through a [`Trace`]; [`writer`] appends events to the day's file; [`read`] searches
+//! them for `fingerpost trace`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,36 +24,33 @@ pub use attempt::{Attempt, Last};
 pub use sum::Sum;
 use waiting::Waiting;
 
-/// One event of one message, as a line of JSON. What is read is owned; what is recorded may be borrowed.
+/// One event of a message, a line of JSON. Events that are read own their texts; recorded ones may borrow them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event<'a> {
     pub at: UnixTime,
-    /// The queue id; empty for a recipient that was refused before there was one.
+    /// Empty for a recipient that was refused before there was one.
     pub id: Cow<'a, str>,
-    /// The session's id.
     pub session: Cow<'a, str>,
-    /// What happened.
     pub what: What,
-    /// The reverse-path.
     pub sender: Cow<'a, str>,
-    /// The recipient; empty for `received`.
+    /// Empty for `received`.
     pub recipient: Cow<'a, str>,
-    /// Message-ID; empty where it is not known.
+    /// Empty: unknown.
     pub message_id: Cow<'a, str>,
     /// The receive or send connector.
     pub connector: Cow<'a, str>,
     /// For people: the reason, the reply.
     pub detail: Cow<'a, str>,
-    /// That it stands for many; `None`: it does not.
+    /// Set if it is a summary of many events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sum: Option<Sum<'a>>,
-    /// Which of the queue's attempts ended; `None`: the first, or none.
+    /// The attempt of the queue that ended; `None`: the first, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
 }
 
 impl Event<'_> {
-    /// One line for people: when, what, which message, from whom to whom, by which connector, why.
+    /// One line for people: time, event, message, sender, recipient, connector, reason.
     #[must_use]
     pub fn line(&self) -> String {
         if let Some(sum) = &self.sum {
@@ -75,33 +72,29 @@ impl Event<'_> {
     }
 }
 
-/// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
-    /// A message was accepted.
     Received,
     /// A recipient was refused or deferred at RCPT.
     Refused,
-    /// A recipient's way was decided: resolved here.
+    /// A recipient was routed as resolved.
     Resolved,
-    /// A recipient's way was decided: relayed.
+    /// A recipient was routed as relayed.
     Relayed,
-    /// A next hop took it.
+    /// A next hop accepted it.
     Delivered,
-    /// An attempt ended for now.
+    /// An attempt was deferred.
     Deferred,
-    /// An attempt ended for good.
+    /// Delivery failed for good.
     Failed,
-    /// A loop was seen.
     Looped,
-    /// A report was made.
     Dsn,
 }
 
 impl Event<'_> {
-    /// Appends the event as a line of JSON: what `Serialize` says too, several times as fast. A busy server writes four
-    /// of them a message.
+    /// Appends the event as a line of JSON: the same text as by `Serialize`, several times as fast. A busy server
+    /// writes four events for each message.
     fn write(&self, line: &mut Vec<u8>) {
         line.extend_from_slice(b"{\"at\":");
         line.extend_from_slice(self.at.0.to_string().as_bytes());
@@ -132,7 +125,7 @@ impl Event<'_> {
 
 /// A string in JSON (RFC 8259 7).
 fn write_text(text: &str, line: &mut Vec<u8>) {
-    // Without a way out in the middle it is done by sixteen octets and more at once.
+    // Without an early exit the loop handles sixteen octets and more at once.
     let odd = text.bytes().fold(false, |odd, b| odd | (b < b' ') | (b == b'"') | (b == b'\\'));
     if odd {
         // Writing to memory cannot fail.
@@ -145,7 +138,7 @@ fn write_text(text: &str, line: &mut Vec<u8>) {
 }
 
 impl What {
-    /// As it is written in the files.
+    /// The name in the files.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -162,15 +155,14 @@ impl What {
     }
 }
 
-/// Where events are recorded. Cloning shares it; recording never waits for the disk and never fails the caller.
-/// The default one records nowhere.
+/// Records events. Clones share it. Recording never waits for the disk and never fails. The default records nothing.
 #[derive(Clone, Default)]
 pub struct Trace {
     waiting: Option<Arc<Waiting>>,
 }
 
 impl Trace {
-    /// Records one event. When the disk cannot keep up it is lost, counted and logged by the writer: mail never waits
+    /// Records an event. If the disk cannot keep up it is lost, and the writer counts and logs that: mail never waits
     /// for its trace.
     pub fn record(&self, event: &Event<'_>) {
         if let Some(waiting) = &self.waiting {

@@ -1,7 +1,6 @@
-//! Finds events in the message trace again: what the API and `fingerpost trace` answer with.
+//! Searches the message trace, for the API and `fingerpost trace`.
 //!
-//! Blocking; callers on the runtime go through `spawn_blocking`. Lines that cannot be read (a crash in the middle
-//! of one) are passed over.
+//! Blocking; callers on the runtime go through `spawn_blocking`. Malformed lines (after a crash) are skipped.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -15,7 +14,7 @@ use super::sum::{InSums, Searched};
 use super::{Event, attempt};
 use crate::time::UnixTime;
 
-/// What is looked for. Texts match any part, without case; empty ones match everything.
+/// The criteria. Texts match any part in any case; an empty one matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Query {
@@ -23,32 +22,31 @@ pub struct Query {
     /// In the reverse-path.
     pub sender: String,
     pub message_id: String,
-    /// Not before this time.
     pub since: UnixTime,
-    /// At most so many events, the newest; 0: 1,000.
+    /// The most events, the newest ones; 0: 1,000.
     pub limit: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// The events that match, oldest first.
+    /// Matching events, oldest first.
     pub events: Vec<Event<'static>>,
-    /// Sums that did not match, and may have the recipient that is looked for among theirs.
+    /// Summaries that do not match but may include the recipient.
     pub in_sums: Option<InSums>,
 }
 
-/// The events that match, oldest first: of each message that matches, what concerns the message as a whole and
-/// what concerns the recipients asked for.
+/// The events that match, oldest first: of each matching message, the events of the message as a whole and those of
+/// matching recipients.
 #[must_use]
 pub fn find(folder: &Path, query: &Query) -> Found {
     let wanted = Wanted::new(query);
     let from = day(query.since);
     let files: Vec<_> = files::all(folder).into_iter().filter(|file| file.day >= from).collect();
     let events = || files.iter().flat_map(|file| events(&file.path)).filter(|event| event.at >= query.since);
-    // Message-ID and recipient stand in different events of a message: first which messages, then their events.
+    // Message-ID and recipient are in different events of a message: first finds the messages, then their events.
     let mut ids = Matching::default();
     events().for_each(|event| ids.note(&event, &wanted));
-    // What was refused has no Message-ID.
+    // Refused recipients have no Message-ID.
     let mut sums = Searched::new(&wanted.recipient);
     let is_asked = !wanted.recipient.is_empty() && wanted.message_id.is_empty();
     let mut found = Vec::new();
@@ -94,7 +92,7 @@ impl Wanted {
     }
 }
 
-/// Messages (by queue id) of which an event has what is looked for.
+/// Queue ids of messages with a matching event.
 #[derive(Default)]
 struct Matching {
     recipient: HashSet<String>,

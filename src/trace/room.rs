@@ -1,30 +1,30 @@
-//! How much of the disk the trace may take: `[trace] max_size`, and never what mail needs. Oldest files go first; where
-//! that is not enough, new events are lost, and counted.
+//! Limits the disk space of the trace: `[trace] max_size`, and never space that mail needs. The oldest files are
+//! removed first; if that is not enough, new events are lost and counted.
 
 use std::path::Path;
 
 use super::files::{self, DayFile};
 
-/// A tenth of the disk at most.
+/// The largest share of the disk: a tenth.
 const OF_DISK: u64 = 10;
-/// A day's file is ended at this share of the room, so that its older events can go.
+/// A day's file is ended at this share of the limit, so that its older events can be removed.
 const PARTS: u64 = 8;
 
-/// What the trace may take.
+/// The limits of the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// `[trace] max_size`, bytes.
     pub max_size: u64,
-    /// `[spool] min_free`, bytes: with less, mail is turned away.
+    /// `[spool] min_free`, bytes: with less free space, mail is refused.
     pub min_free: u64,
 }
 
-/// The disk that it is on.
+/// The disk with the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Disk {
-    /// Bytes in all.
+    /// In bytes.
     pub(super) size: u64,
-    /// Bytes that an ordinary process may still write.
+    /// Bytes that an unprivileged process may still write.
     pub(super) free: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for Room {
 }
 
 impl Disk {
-    /// Of this folder.
+    /// The disk with this folder.
     ///
     /// # Errors
     /// The system cannot tell.
@@ -47,17 +47,18 @@ impl Disk {
 }
 
 impl Room {
-    /// Bytes that the trace may have on this disk.
+    /// The most bytes of the trace on this disk.
     fn limit(&self, disk: Disk) -> u64 {
         self.max_size.min(disk.size / OF_DISK)
     }
 
-    /// Bytes that are left free, a quarter more than what turns mail away: the trace gives way first.
+    /// Bytes that stay free: a quarter more than the threshold at which mail is refused, so that the trace gives way
+    /// first.
     fn kept_free(&self) -> u64 {
         self.min_free.saturating_add(self.min_free / 4)
     }
 
-    /// The file for so many more bytes of a day; `None`: there is no room. Older files are removed to make some.
+    /// The file for `more` bytes of a day; `None`: there is no space. Removes older files if necessary.
     pub(super) fn make(&self, folder: &Path, day: &str, more: u64) -> std::io::Result<Option<DayFile>> {
         let disk = Disk::of(folder)?;
         let known: Vec<(DayFile, u64)> =
@@ -71,7 +72,7 @@ impl Room {
         Ok(fits.then_some(current))
     }
 
-    /// The last part of the day, or the next one where it is large.
+    /// The last part of the day, or a new one if that is large.
     fn current(&self, folder: &Path, known: &[(DayFile, u64)], day: &str, limit: u64) -> DayFile {
         match known.iter().rfind(|(file, _)| file.day == day) {
             Some((file, size)) if *size < limit / PARTS => file.clone(),
@@ -80,7 +81,7 @@ impl Room {
         }
     }
 
-    /// Which files go, and whether there is room then.
+    /// Which files to remove, and whether there is enough space then.
     fn plan<'a>(
         &self,
         disk: Disk,

@@ -1,5 +1,5 @@
-//! An event that stands for many: of a flood of refused recipients only sums are kept, with a few addresses as a sample. So
-//! who looks for one recipient has to be told where it may be.
+//! A summary event: of a flood of refused recipients only summaries are kept, with a few addresses as a sample. A
+//! search for a recipient reports summaries that may include it.
 
 use std::borrow::Cow;
 
@@ -7,17 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 
-/// What `domain` is for recipients of domains that we do not accept.
+/// `domain` of recipients whose domain is not accepted.
 const OTHER: &str = "other";
 
-/// Many refused recipients in one event, whose `recipient` is a sample of their addresses.
+/// Many refused recipients in one event; its `recipient` is a sample of their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum<'a> {
-    /// How many.
     pub times: u64,
-    /// Whose they were: an address, or an IPv6 network; `many`: of more clients, domains and reasons than are told apart.
+    /// The client: an address, or an IPv6 network; `many`: further clients, domains and reasons together.
     pub client: Cow<'a, str>,
-    /// Their domain as it is accepted, `*.` in front for its subdomains; `other`: not accepted ones; empty: of `many`.
+    /// The accepted domain of the recipients, with `*.` for subdomains; `other`: not accepted; empty with `many`.
     pub domain: Cow<'a, str>,
     /// Code and enhanced code.
     pub reason: Cow<'a, str>,
@@ -36,12 +35,11 @@ impl Sum<'_> {
     }
 }
 
-/// Refused recipients of whom only sums are kept, and among whom the one that is looked for may be.
+/// Refused recipients in summaries that may include the one that is searched for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InSums {
-    /// How many.
     pub recipients: u64,
-    /// What to look for instead, to see the sums: `@contoso.com`.
+    /// The search that shows the summaries: `@contoso.com`.
     pub try_recipient: String,
 }
 
@@ -57,28 +55,28 @@ impl InSums {
     }
 }
 
-/// What a search for recipients asks of sums: lower case, not empty.
+/// The searched recipient, in lower case and not empty.
 pub(super) struct Searched<'a> {
     text: &'a str,
-    /// Behind the `@`.
+    /// After the `@`.
     domain: Option<&'a str>,
     most: u64,
     found: Option<InSums>,
 }
 
 impl<'a> Searched<'a> {
-    /// Looks for this part of an address.
+    /// For this part of an address.
     pub(super) fn new(text: &'a str) -> Self {
         let domain = text.rsplit_once('@').map(|(_, domain)| domain);
         Self { text, domain, most: 0, found: None }
     }
 
-    /// Whether a domain as a whole is looked for.
+    /// Whether a whole domain is searched for.
     pub(super) fn is_domain(&self) -> bool {
         self.text.starts_with('@')
     }
 
-    /// Whether a recipient that is looked for may be in a sum without being in its sample.
+    /// Whether a summary may include the recipient without having it in its sample.
     pub(super) fn may_be_in(&self, sum: &Sum<'_>, sample: &str) -> bool {
         let Some(domain) = self.domain else { return true };
         match &*sum.domain {
@@ -91,7 +89,7 @@ impl<'a> Searched<'a> {
         }
     }
 
-    /// Notes an event that was not found, if it is such a sum.
+    /// Counts an event that does not match, if it is such a summary.
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let Some(sum) = event.sum.as_ref().filter(|sum| self.may_be_in(sum, &event.recipient)) else { return };
         let of_all = || domains(&event.recipient).next().unwrap_or_default();
@@ -109,7 +107,7 @@ impl<'a> Searched<'a> {
         }
     }
 
-    /// All that was noted.
+    /// The result.
     pub(super) fn found(self) -> Option<InSums> {
         self.found
     }

@@ -1,4 +1,4 @@
-//! Events between who records them and the [`writer`](super::writer): lines, ready to be written.
+//! The queue of recorded events for the [`writer`](super::writer), as complete lines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,16 +8,14 @@ use tokio::sync::Notify;
 use super::Event;
 use crate::time::UnixTime;
 
-/// Octets that may wait for the disk: some seconds of a busy server.
+/// The most octets that may wait for the disk: some seconds of a busy server.
 const MOST: usize = 8 << 20;
-/// Seconds of a day.
 const DAY: u64 = 86_400;
 
-/// Lines that wait.
 #[derive(Default)]
 pub(super) struct Waiting {
     days: Mutex<Vec<OfDay>>,
-    /// There are lines.
+    /// Notified when there are lines.
     pub(super) filled: Notify,
     lost: AtomicU64,
 }
@@ -30,14 +28,14 @@ pub(super) struct OfDay {
 }
 
 impl OfDay {
-    /// How many.
+    /// The number of events.
     pub(super) fn events(&self) -> usize {
         memchr::memchr_iter(b'\n', &self.lines).count()
     }
 }
 
 impl Waiting {
-    /// Takes an event, unless too much waits.
+    /// Adds an event, unless too many octets wait.
     pub(super) fn put(&self, event: &Event<'_>) {
         let mut days = self.days();
         let first = days.is_empty();
@@ -56,12 +54,12 @@ impl Waiting {
         }
     }
 
-    /// All that waits.
+    /// Takes all lines.
     pub(super) fn take(&self) -> Vec<OfDay> {
         std::mem::take(&mut self.days())
     }
 
-    /// How many events were lost since this was asked last.
+    /// How many events were lost since the last call.
     pub(super) fn lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
-//! Writes the message trace: batches of events, a JSON line each, into the file of their day.
+//! Writes the message trace: batches of events, each a line of JSON, into the file of their day.
 //!
-//! `run` starts one [`Writer`] and stops it last, so that what the drain does is traced too. An event reaches the
-//! file within half a second; a full or broken disk loses trace lines, never mail.
+//! `run` starts one [`Writer`] and stops it last, so that events during the drain are traced as well. An event reaches
+//! the file within half a second; a full or broken disk loses trace lines, never mail.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,18 @@ use crate::metrics::Metrics;
 use crate::private;
 use crate::time::UnixTime;
 
-/// How often it is told that events are lost.
+/// How often lost events are logged.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// How long a first event waits for company.
+/// How long a first event waits for others.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// The running writer.
 pub struct Writer {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
     room: Arc<Mutex<Room>>,
 }
 
-/// Starts writing below `folder`, which is made when it is missing (mode 0700: a trace holds addresses).
+/// Starts writing below `folder`, which is created if it is missing (mode 0700, because a trace contains addresses).
 ///
 /// # Errors
 /// The folder cannot be made; the text names it.
@@ -47,7 +46,7 @@ pub fn start(folder: PathBuf, room: Room, metrics: Metrics) -> Result<(Trace, Wr
 }
 
 impl Writer {
-    /// What it may take, from now on.
+    /// Its limits, which can be changed.
     #[must_use]
     pub fn room(&self) -> Arc<Mutex<Room>> {
         self.room.clone()
@@ -60,7 +59,7 @@ impl Writer {
     }
 }
 
-/// What the writer works with.
+/// The writer's state.
 struct Writing {
     folder: PathBuf,
     waiting: Arc<Waiting>,
@@ -74,13 +73,13 @@ impl Writing {
         loop {
             let gathered = async {
                 self.waiting.filled.notified().await;
-                // Nobody waits for them: waking this task for each event would cost more than writing it.
+                // Polls: waking this task for each event would cost more than writing it.
                 tokio::time::sleep(GATHER).await;
             };
             let stopped = stop.run_until_cancelled(gathered).await.is_none();
             let lost = self.waiting.lost() + self.write(self.waiting.take()).await;
             self.metrics.trace_lost.with_label_values::<&str>(&[]).inc_by(lost);
-            // Once a minute: a full disk is no reason for a full log.
+            // Once a minute: a full disk must not fill the log.
             if lost > 0 && told.is_none_or(|told: Instant| told.elapsed() >= TOLD_EVERY) {
                 told = Some(Instant::now());
                 warn!(
@@ -95,7 +94,7 @@ impl Writing {
         }
     }
 
-    /// Writes them. How many were lost.
+    /// Writes lines; returns how many were lost.
     async fn write(&self, lines: Vec<OfDay>) -> u64 {
         let events: usize = lines.iter().map(OfDay::events).sum();
         let (folder, room) = (self.folder.clone(), *self.room.lock().unwrap_or_else(PoisonError::into_inner));
@@ -104,7 +103,7 @@ impl Writing {
     }
 }
 
-/// Appends lines to the file of their day. How many events were lost.
+/// Appends lines to the file of their day; returns how many events were lost.
 fn append(folder: &Path, room: Room, of_day: &OfDay) -> u64 {
     let append = || -> std::io::Result<bool> {
         let Some(file) = room.make(folder, &day(of_day.at), of_day.lines.len() as u64)? else { return Ok(false) };
@@ -120,7 +119,7 @@ fn append(folder: &Path, room: Room, of_day: &OfDay) -> u64 {
     of_day.events() as u64
 }
 
-/// Removes the files of days that are older than `days` before today. Other files are left alone.
+/// Removes files of days that are older than `days` before today. Other files are left alone.
 pub fn expire(folder: &Path, days: u32, now: UnixTime) {
     let kept = Duration::from_secs(u64::from(days) * 86_400);
     let oldest = day(UnixTime(now.0.saturating_sub(kept.as_secs())));

@@ -1,5 +1,5 @@
-//! A connection as [`connection_slots`](crate::admin::connection_slots) has to see it: whether its first request is there is known before we
-//! come to read it.
+//! A connection whose first request is noticed before it is read, for
+//! [`connection_slots`](crate::admin::connection_slots).
 
 use std::io;
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Of a longer header section the end is not seen: its client waits like one that has not asked.
+/// The end of a longer header section is not noticed: its client counts as one without a request.
 const HEADER: usize = 4 << 10;
 
 /// What comes from a client.
@@ -21,11 +21,11 @@ pub(crate) struct Incoming {
     stage: AtomicU8,
 }
 
-/// We wait for the first request; all that was read has been looked at.
+/// The first request is awaited; everything that was read has been examined.
 const WAITS: u8 = 0;
-/// Something was read, and is being looked at.
+/// Something was read, and is being examined.
 const READS: u8 = 1;
-/// The first request has its answer.
+/// The first request was answered.
 const ANSWERED: u8 = 2;
 
 impl Incoming {
@@ -33,20 +33,19 @@ impl Incoming {
         Self { stream, stage: AtomicU8::new(WAITS) }
     }
 
-    /// Whether a first request is there, read or not. It is answered when its task has its turn: the client has no part in
-    /// that any more.
+    /// Whether a first request has arrived, read or not. It will be answered without the client's doing.
     pub(crate) fn has_asked(&self) -> bool {
         let stage = || self.stage.load(Ordering::Acquire);
-        // It may be read between the two looks.
+        // It may be read between the two checks.
         stage() == READS || (stage() == WAITS && (self.is_there() || stage() == READS))
     }
 
-    /// It has its answer.
+    /// The first request was answered.
     pub(crate) fn answered(&self) {
         self.stage.store(ANSWERED, Ordering::Release);
     }
 
-    /// Whether the end of a header section lies in the kernel. What lies there may begin in the middle of that end.
+    /// Whether the end of a header section is in the kernel's buffer, which may begin in the middle of that end.
     fn is_there(&self) -> bool {
         let mut room = [0; HEADER];
         let Ok((octets, _)) = recv(&self.stream, &mut room, RecvFlags::PEEK | RecvFlags::DONTWAIT) else {
@@ -64,7 +63,7 @@ impl Incoming {
     }
 }
 
-/// The connection for who serves it.
+/// The connection, for the server.
 pub(super) struct Wire(pub(super) Arc<Incoming>);
 
 impl AsyncRead for Wire {
@@ -119,7 +118,7 @@ mod tests {
         (client, Arc::new(Incoming::new(listener.accept().await.unwrap().0)))
     }
 
-    /// Until the client's octets are there; it has sent so many more than were read.
+    /// Waits until this many octets of the client are in the kernel's buffer.
     async fn lie_there(incoming: &Incoming, octets: usize) {
         let mut room = [0; 8 * HEADER];
         while recv(&incoming.stream, &mut room, RecvFlags::PEEK | RecvFlags::DONTWAIT).map_or(0, |(n, _)| n) < octets {

@@ -1,4 +1,5 @@
-//! A directory that is a mail server: whether it answers, and says no to whom it does not have.
+//! `check --connect` for a directory that is a mail server: whether it answers, and refuses addresses that do not
+//! exist.
 
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use crate::routing::table::DomainPattern;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
-/// A server with a tarpit is asked as often, as by a sender who comes again: its no to the address that nobody has may
-/// come after `timeout`.
+/// How often it is asked, as by a sender that retries: a server with a tarpit may refuse the non-existent address only
+/// after `timeout`.
 const TRIES: usize = 3;
 
-/// Asks it about postmaster of a domain that it is there for: a yes is only believed beside a no to somebody else.
+/// Asks about postmaster of one of its domains, which must be accepted while another address is refused.
 pub(super) async fn ask(what: String, config: &Config, built: &Directories, directory: &DirectoryConfig) -> Finding {
     let Some(domain) = domain(config, directory) else {
         let cure = "write its `domains`, or name it as `verify_with` of the send connector whose recipients it knows";
@@ -54,7 +55,7 @@ pub(super) async fn ask(what: String, config: &Config, built: &Directories, dire
     }
 }
 
-/// The first domain that it resolves, or whose unresolved recipients it vouches for.
+/// The first domain that it resolves, or whose unresolved recipients it verifies.
 fn domain(config: &Config, directory: &DirectoryConfig) -> Option<Domain> {
     let table = &config.routing;
     let vouches = |domain: &Domain| {

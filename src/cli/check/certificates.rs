@@ -1,5 +1,5 @@
-//! The certificates that connectors show, and the authorities whose clients they believe: readable, and how long they
-//! last.
+//! Checks the certificates that connectors present, and the authorities for clients: whether they can be read, and
+//! until when they are valid.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +11,9 @@ use crate::tls::accept;
 use crate::tls::authority::Authority;
 use crate::tls::serve::{self, RENEW};
 
-/// From when on a certificate is about to expire: as the alert rules have it.
+/// The remaining validity below which a certificate counts as about to expire, as in the alert rules.
 pub(super) const SOON: Duration = Duration::from_secs(14 * 86_400);
 
-/// Looks at each.
 pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
     let mut found = Vec::new();
     for connector in &config.receive_connectors {
@@ -40,7 +39,8 @@ pub(super) fn look(config: &Config, now: UnixTime) -> Vec<Finding> {
     found
 }
 
-/// What of them is out of time, for a check that tries nothing: the server would start with it, so it is no failure.
+/// Certificates that are not valid now, for a check without `--connect`: the server would start with them, so this is
+/// no failure.
 pub(super) fn out_of_time(config: &Config, now: UnixTime) -> Vec<Finding> {
     let finding = |serve::OutOfTime { of, file, why }: serve::OutOfTime<'_>| {
         Finding::doubtful(format!("certificate of {of}"), format!("{} {why}", file.display()), RENEW)

@@ -1,4 +1,4 @@
-//! `check --connect`: everything that the configuration names is tried once, each finding with its cure.
+//! `check --connect`: tries everything in the configuration once; each finding has a remedy.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::spool::offline::Look;
 use crate::time::UnixTime;
 
-/// Tries everything. No: something failed.
+/// Tries everything. [`Outcome::No`]: something failed.
 pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     let config = match load(file, &HashMap::new()) {
         Ok(config) => config,
@@ -56,7 +56,7 @@ async fn directories(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Asks a directory for its probe, which binds, searches and reads on the way.
+/// Looks up a directory's probe, which needs a bind, a search and the right to read.
 async fn directory_answers(config: &Config, built: &Directories, directory: &Arc<DirectoryConfig>) -> Finding {
     let what = format!("directory {}", directory.name);
     let ldap = match &directory.kind {
@@ -91,7 +91,7 @@ async fn directory_answers(config: &Config, built: &Directories, directory: &Arc
     }
 }
 
-/// Whether whoever checks may write there; it is not tried, since a check changes nothing.
+/// Whether the current user may write there; not tried, because a check changes nothing.
 fn folder(state_dir: &Path) -> Finding {
     let what = format!("state_dir {}", state_dir.display());
     let place = existing(state_dir);
@@ -106,7 +106,7 @@ fn folder(state_dir: &Path) -> Finding {
     }
 }
 
-/// The folder itself or the nearest one above it that is there.
+/// The folder itself, or its nearest existing parent.
 fn existing(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder)
 }

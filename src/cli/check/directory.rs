@@ -1,5 +1,5 @@
-//! `check --connect`: how fast an LDAP directory answers by each attribute, which of them it may not be read for, whether its
-//! clock is ours, and whether each of its servers would do.
+//! `check --connect` for an LDAP directory: the time of searches by each attribute, missing rights to read attributes,
+//! its clock, and each of its servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use crate::config::{DirectoryConfig, DirectoryKind};
 use crate::directory::{Directories, Examination, Tried, odd};
 use crate::smtp::address::Address;
 
-/// A search that takes longer goes through entries one by one.
+/// A search that takes longer has no index.
 const SLOW: Duration = Duration::from_millis(100);
-/// Kerberos takes no more (RFC 4120 7.5.8), and logs cannot be compared.
+/// Kerberos accepts no greater difference (RFC 4120 7.5.8), and logs could not be compared.
 const FAR_OFF: u64 = 300;
-/// Where an account may not read what an answer rests on.
+/// The remedy if the account may not read an attribute that answers depend on.
 const RIGHT: &str = "give the account the right to read the attribute (the profile's page, \"Rights\", has the commands), then \
                      `fingerpost directory refresh NAME`; where it may, correct the entries: their mail is answered 451";
 
-/// Looks; a directory that does not answer was told of already.
+/// Examines the directory; one that does not answer has been reported already.
 pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig>) -> Vec<Finding> {
     let DirectoryKind::Ldap(ldap) = &directory.kind else { return Vec::new() };
     let domain = ldap.probe.as_ref().map_or("fingerpost.invalid", |probe| probe.domain().as_str());
@@ -28,8 +28,8 @@ pub(super) async fn examine(built: &Directories, directory: &Arc<DirectoryConfig
     }
 }
 
-/// Tries each server of a directory that has several: a standby server that is dead shows only when it is needed. What was
-/// found of the directory is not said again.
+/// Tries each server of a directory with several: the failure of a standby server shows only when it is needed.
+/// Findings about the directory are not repeated.
 pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig>, answers: &Finding) -> Vec<Finding> {
     if !matches!(&directory.kind, DirectoryKind::Ldap(ldap) if ldap.urls.len() > 1) {
         return Vec::new();
@@ -50,7 +50,7 @@ pub(super) async fn servers(built: &Directories, directory: &Arc<DirectoryConfig
     tried.into_iter().map(finding).collect()
 }
 
-/// What to do about a reason; `else_do` where it is no right that is missing.
+/// The remedy for a reason; `else_do` if it is not a missing right.
 pub(super) fn cure(why: &str, else_do: &'static str) -> &'static str {
     if odd::is_for_a_lack(why) { RIGHT } else { else_do }
 }

@@ -1,7 +1,7 @@
-//! Our own doors as a stranger finds them: a running listener must refuse a recipient of a foreign domain.
+//! Checks our own listeners as a stranger sees them: each must refuse a recipient in a foreign domain.
 //!
-//! A conversation without mail: EHLO, MAIL, RCPT and QUIT (RFC 5321 3.3). It comes from this machine, so where a receive
-//! connector trusts this machine it says so instead of calling the door closed.
+//! A conversation without mail: EHLO, MAIL, RCPT and QUIT (RFC 5321 3.3). The client is this machine: if a receive
+//! connector trusts it, the check reports that instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::smtp::client::replies::Replies;
 use crate::smtp::envelope::Relay;
 use crate::smtp::reply::Reply;
 
-/// For a whole conversation.
+/// The time limit of a conversation.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Nobody's (RFC 6761 6.4).
+/// A domain that does not exist (RFC 6761 6.4).
 const FOREIGN: &str = "relay-test@fingerpost-check.invalid";
 
-/// Knocks at each bind.
+/// Tries each listener.
 pub(super) async fn knock_at_all(config: &Config) -> Vec<Finding> {
     let mut binds: Vec<SocketAddr> = config.receive_connectors.iter().flat_map(|door| door.bind.clone()).collect();
     binds.sort_unstable();
@@ -59,7 +59,7 @@ async fn knock(config: &Config, bind: SocketAddr) -> Finding {
     }
 }
 
-/// From the same address where the system lets us: a bind to all addresses is reached by the loopback.
+/// Connects from the listener's own address if possible; a listener on all addresses is reached by loopback.
 async fn connect(bind: SocketAddr) -> std::io::Result<(TcpStream, IpAddr)> {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -72,7 +72,7 @@ async fn connect(bind: SocketAddr) -> std::io::Result<(TcpStream, IpAddr)> {
     Ok((stream, client))
 }
 
-/// The reply to RCPT, or the first one before it that is not what mail needs.
+/// The reply to RCPT, or the first unexpected one before it.
 async fn ask(mut stream: TcpStream, config: &Config) -> Result<Reply, String> {
     let mut replies = Replies::default();
     let mut reply = read(&mut stream, &mut replies).await?;
@@ -140,7 +140,7 @@ mod tests {
         load_text(&text, std::path::Path::new("fingerpost.toml")).unwrap()
     }
 
-    /// A server that says these lines, one for each of the client's.
+    /// A server that sends these lines, one for each of the client's.
     async fn serve(listener: TcpListener, says: &'static [&'static str]) {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut input = [0; 512];

@@ -1,6 +1,7 @@
-//! `fingerpost check`: what is wrong with the configuration, and what it would meet outside.
+//! `fingerpost check`: checks the configuration, and with `--connect` everything that it names.
 //!
-//! Without `--connect` only files are read, and what the start would refuse on this host is told. Nothing is changed. With it [`connect`] also tries everything that the configuration names.
+//! Without `--connect` only files are read; it also reports what a start on this host would refuse. Nothing is changed.
+//! With it [`connect`] also tries everything that the configuration names.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,7 +29,7 @@ pub(super) mod next_hops;
 mod source_routes;
 mod spool;
 
-/// What the check has to say, for scripts.
+/// The result for scripts.
 #[derive(Serialize)]
 struct Report {
     problems: Vec<String>,
@@ -36,23 +37,20 @@ struct Report {
     findings: Vec<Finding>,
 }
 
-/// One thing that was tried.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Finding {
-    /// What was tried.
     what: String,
-    /// How it ended.
     #[serde(flatten)]
     result: Found,
 }
 
-/// How something that was tried ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
 enum Found {
-    /// As it should.
+    /// As it should be.
     Well { found: String },
-    /// It works, but.
+    /// It works, with a reservation.
     Doubtful { found: String, cure: String },
     /// It does not work.
     Bad { found: String, cure: String },
@@ -75,8 +73,7 @@ impl Finding {
         matches!(self.result, Found::Bad { .. })
     }
 
-    /// A line, and its cure on another.
-    /// Whether it is bad for that reason.
+    /// The line, and the remedy on another one.
     fn says(&self, why: &str) -> bool {
         matches!(&self.result, Found::Bad { found, .. } if found.contains(why))
     }
@@ -90,7 +87,7 @@ impl Finding {
     }
 }
 
-/// The configuration alone. No: it would not load.
+/// Checks the configuration without connecting. [`Outcome::No`]: it would not load.
 pub(super) async fn form(file: &Path, format: Format) -> anyhow::Result<Outcome> {
     match load(file, &HashMap::new()) {
         Ok(config) => {
@@ -103,7 +100,7 @@ pub(super) async fn form(file: &Path, format: Format) -> anyhow::Result<Outcome>
     }
 }
 
-/// What the start on this host would refuse; and, if a server runs, a reload of it.
+/// What a start on this host would refuse; and, if a server runs, a reload.
 async fn preflight(file: &Path, config: &Config) -> Vec<Finding> {
     let finding = |Remark { what, weight, obstacle: Obstacle { found, cure } }| match weight {
         Weight::Refused => Finding::bad(what, found, cure),
@@ -116,14 +113,14 @@ async fn preflight(file: &Path, config: &Config) -> Vec<Finding> {
     remarks.into_iter().map(finding).collect()
 }
 
-/// What the running server listens on, where it matters; `None`: none runs, or it does not tell us.
+/// The listeners of the running server, if they are needed; `None`: none runs, or it does not answer.
 async fn open_binds(file: &Path, config: &Config) -> Option<Vec<String>> {
     config.server.user.as_ref()?;
     let status: Status = Client::new(file).ok()?.ask("GET", "/api/status").await.ok()?;
     Some(status.receive_connectors.into_iter().flat_map(|connector| connector.bind).collect())
 }
 
-/// Prints why the configuration would not load. The answer to `check` is no, not an error of usage.
+/// Prints why the configuration would not load. That is the answer of `check`, not an error of usage.
 fn refuse(problems: &[Problem], format: Format) -> anyhow::Result<Outcome> {
     match format {
         Format::Json => {
@@ -137,7 +134,7 @@ fn refuse(problems: &[Problem], format: Format) -> anyhow::Result<Outcome> {
 
 fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Result<Outcome> {
     let outcome = if findings.iter().any(Finding::is_bad) { Outcome::No } else { Outcome::Done };
-    // The unit's limits hold for its ExecStartPre= too.
+    // The unit's limits apply to its ExecStartPre= as well.
     let descriptors = descriptors::warning(config, descriptors::highest_limit());
     let warnings: Vec<String> = config.warnings.iter().cloned().chain(descriptors).collect();
     if format == Format::Json {
@@ -158,7 +155,7 @@ fn print(config: &Config, findings: Vec<Finding>, format: Format) -> anyhow::Res
     Ok(outcome)
 }
 
-/// One line that says what the configuration amounts to.
+/// A summary of the configuration in one line.
 fn summary(config: &Config) -> String {
     let smtp = config.send_connectors.iter().filter(|connector| matches!(connector.protocol, Protocol::Smtp(_)));
     format!(

@@ -1,7 +1,7 @@
-//! The next hops of every send connector: whether each would take mail now, and how safely it would go there.
+//! The next hops of every send connector: whether each would accept mail now, and whether the connection is encrypted.
 //!
-//! `delivery` visits them as it does with mail: EHLO (LHLO), STARTTLS and AUTH as the connector has it, then QUIT. One that
-//! is well is asked by `source_routes` what it would pass on.
+//! `delivery` connects as for mail: EHLO (LHLO), STARTTLS and AUTH by the connector's settings, then QUIT. If that
+//! succeeds, `source_routes` tests whether it relays source routes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::delivery::attempt::dry_run::{About, Hindrance, Ready, Security};
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
-/// For connecting and for each reply: a check is not to take minutes.
+/// For connecting and for each reply: a check must not take minutes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Visits all of them, one after another.
+/// Tries all of them, one after another.
 pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
     let outbound = way_out(config);
     let mut findings = Vec::new();
@@ -36,7 +36,7 @@ pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// A way out that knows our own listeners.
+/// Delivery that knows our own listeners.
 pub(in crate::cli) fn way_out(config: &Config) -> Outbound {
     let outbound = Outbound::new(Metrics::new());
     outbound.set_own_listeners(config.receive_connectors.iter().flat_map(|door| door.bind.clone()).collect());
@@ -51,7 +51,7 @@ fn maildir(connector: &SendConnector, folder: &std::path::Path) -> Finding {
     }
 }
 
-/// One smart host, with its MX where it is looked up so.
+/// Tries one smart host, with its MX if it is looked up so.
 async fn dry_run(
     outbound: &Outbound,
     config: &Config,
@@ -84,14 +84,14 @@ async fn dry_run(
     }
 }
 
-/// What a visit found: how it went, and where there is a certificate, how long that will last.
+/// The findings of one attempt: its result, and the validity of the certificate if there is one.
 fn judge(what: &str, smtp: &SmtpOut, visited: &Result<Ready, Hindrance>, now: UnixTime) -> Vec<Finding> {
     let ready = match visited {
         Ok(ready) => ready,
         Err(Hindrance { about, why }) => return vec![Finding::bad(what, why.as_str(), cure(*about))],
     };
     let login = smtp.auth.as_ref().map_or_else(String::new, |auth| format!("; it knows us as {}", auth.username));
-    // A name has several addresses.
+    // A name may have several addresses.
     let who = if what.ends_with(&*ready.next_hop) { String::new() } else { format!("{} ", ready.next_hop) };
     let answers = |how: &str| format!("{who}answers, {how}{login}");
     match &ready.security {
@@ -109,7 +109,7 @@ fn judge(what: &str, smtp: &SmtpOut, visited: &Result<Ready, Hindrance>, now: Un
     }
 }
 
-/// Its certificate's last day. One that is verified and has expired does not come so far.
+/// The certificate's expiry. A certificate that is verified and has expired fails before.
 fn certificate(what: &str, smtp: &SmtpOut, until: UnixTime, now: UnixTime) -> Finding {
     let what = format!("certificate of {what}");
     let found = format!("is good until {until}");

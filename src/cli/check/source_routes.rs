@@ -1,8 +1,8 @@
-//! Whether a next hop would pass mail on for us by a way on in the local part (`victim%elsewhere.example@ours`): then
-//! whoever writes to us could write to anybody through it.
+//! Checks whether a next hop would relay mail by a source route in the local part (`victim%elsewhere.example@ours`):
+//! then any client could use it as an open relay through us.
 //!
-//! `next_hops` asks when it has visited one: MAIL from nobody, RCPT and RSET, never DATA. A server that takes such a
-//! recipient may mean its own user by it, so it is asked about nobody's address and about a foreign one as well.
+//! `next_hops` calls it: MAIL with the null sender, RCPT and RSET, never DATA. A server that accepts such a recipient
+//! may take it for a user of its own, so it is also asked about a non-existent address and a foreign one.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::routing::table::{DomainPattern, SourceRoutes};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
-/// For one question: some servers wait a while before they refuse (Exchange's tarpit is 5 s).
+/// The time limit of one question: some servers delay refusals (Exchange's tarpit is 5 s).
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Nobody is there (RFC 6761 6.5).
+/// An address that does not exist (RFC 6761 6.5).
 const ELSEWHERE: &str = "victim@elsewhere.example";
 
-/// Asks it; `None` where no mail for a domain of ours goes through its connector.
+/// Asks it; `None`: its connector has no mail for an accepted domain.
 pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server: &AskedServer) -> Option<Finding> {
     let domain = domain(config, &server.connector.name)?;
     let what = format!("source routes at {what}");
@@ -42,7 +42,7 @@ pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server
     Some(Finding::well(what, format!("takes no `%`, `!` or `@` in a local part of {domain}")))
 }
 
-/// The first domain of ours whose mail goes through this connector.
+/// The first accepted domain whose mail goes through this connector.
 fn domain(config: &Config, connector: &str) -> Option<Domain> {
     let table = &config.routing;
     table.accepted.iter().find_map(|accepted| {
@@ -61,12 +61,12 @@ fn ways_on(domain: &Domain) -> impl Iterator<Item = Address> {
         .filter_map(move |local| Address::parse(&format!("{local}@{domain}")).ok())
 }
 
-/// What it says of one recipient.
+/// The server's answer about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RcptVerdict {
     Taken,
     Refused,
-    /// Neither, for now.
+    /// A temporary failure.
     Unclear(String),
 }
 
@@ -89,7 +89,8 @@ async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> Rcpt
     }
 }
 
-/// What to think of a server that takes a way on, by what it says of nobody's address in our domain, and of a foreign one.
+/// The finding for a server that accepts a source route, by its answers about a non-existent address in our domain and
+/// a foreign one.
 fn judge(what: String, way_on: &Address, others: (RcptVerdict, RcptVerdict), source_routes: SourceRoutes) -> Finding {
     if let (RcptVerdict::Taken, RcptVerdict::Refused) = others {
         let domain = way_on.domain();

@@ -1,20 +1,21 @@
-//! The spool as the next start will find it: whether this version reads it. It is only looked at while no server has it.
+//! Checks whether this version can read the spool. Only done while no server uses it.
 //!
-//! Without `--connect` a few octets of each segment are read, for the check stands before every start; with it all.
+//! Without `--connect` only headers of segments are read, because the check runs before every start; with it
+//! everything.
 
 use std::path::Path;
 
 use super::Finding;
 use crate::spool::offline::{Look, NotRead, Offline, Problem};
 
-/// What to do where another version wrote it, besides what the spool says itself.
+/// The remedy if another version wrote it, in addition to the error's own text.
 const OTHER: &str = "nothing was changed, and nothing will be; docs/spool.md has all ways on";
-/// Whether a start is refused depends on what stands there, and on whether the disk gives it by then.
+/// A start may be refused, depending on what is in the unreadable part and whether the disk can read it by then.
 const WITHHELD: &str =
     "look at the disk: a start is refused while that may say what became of mail; docs/spool.md has all ways on";
 const DAMAGE: &str = "a start lays aside what is left of it; docs/spool.md says what to do then";
 
-/// Looks at it. `None`: there is nothing to say, or a server has it, or it is not ours to read.
+/// Checks it. `None`: there is nothing to report, or a server uses it, or we may not read it.
 pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
     let folder = state_dir.join("spool");
     let what = format!("spool {}", folder.display());

@@ -1,4 +1,4 @@
-//! What arrived: the organisations' Maildirs, counted.
+//! Counts what has arrived in the organisations' Maildirs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 /// What a mailbox has of one sample message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Count {
-    /// Copies of the message itself.
     pub(super) copies: usize,
-    /// Reports about it: what each says of the recipient, as code and enhanced code (`550 5.1.1`).
+    /// Reports about it, with their code and enhanced code (`550 5.1.1`).
     pub(super) reports: Vec<String>,
 }
 
-/// Mailboxes, as `ORGANISATION/USER`, and what they have.
+/// By `ORGANISATION/USER`.
 pub(super) type Arrived = BTreeMap<String, Count>;
 
-/// Counts, in the Maildirs of these organisations (name and folder), what there is of the message with this id.
+/// Counts the message with this id in the Maildirs of these organisations (name and folder).
 pub(super) fn count(organisations: &[(&str, PathBuf)], message_id: &str) -> Arrived {
     let mut arrived = Arrived::new();
     for (organisation, folder) in organisations {
@@ -58,7 +57,7 @@ fn diagnostic(report: &str) -> String {
     field.unwrap_or_default().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// In words: `one copy`, `a report of 550 5.1.1`.
+/// As text: `one copy`, `a report of 550 5.1.1`.
 pub(super) fn words(count: &Count) -> String {
     let copies = match count.copies {
         0 => None,

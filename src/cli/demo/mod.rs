@@ -21,20 +21,20 @@ use arrivals::Arrived;
 use samples::{SAMPLES, SENDER, Sample};
 use world::World;
 
-/// How long sample mail may be on its way.
+/// How long to wait for sample mail.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often is looked whether it has arrived.
+/// How often to check whether it has arrived.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the demo does when it has shown everything.
+/// What follows after the demonstration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     End,
-    /// It stays up to be tried by hand, until it is interrupted.
+    /// It keeps running for manual tests until it is interrupted.
     StayUp,
 }
 
-/// Shows it. No: something did not arrive as it should.
+/// Runs it. [`Outcome::No`]: something did not arrive as expected.
 pub(super) async fn demo(then: Then) -> anyhow::Result<Outcome> {
     descriptors::raise_limit();
     let world = World::start().await?;
@@ -57,7 +57,7 @@ pub(super) async fn demo(then: Then) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Waits for Ctrl-C, or to be told to end.
+/// Waits for Ctrl-C or SIGTERM.
 async fn interrupted() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -79,7 +79,7 @@ fn introduce(world: &World) {
     );
 }
 
-/// Sends one sample, says what happened and why, and whether it arrived as it should.
+/// Sends one sample, and prints what happened and why. Returns whether it arrived as expected.
 async fn show(world: &World, number: usize, sample: &Sample) -> anyhow::Result<bool> {
     println!("{number}. {}", sample.title);
     for recipient in sample.to {
@@ -113,7 +113,7 @@ async fn show(world: &World, number: usize, sample: &Sample) -> anyhow::Result<b
     Ok(well)
 }
 
-/// The decision, as `fingerpost route` would tell it.
+/// Prints the decision, as `fingerpost route` would.
 async fn explain_recipient(world: &World, recipient: &str) -> anyhow::Result<()> {
     let address = Address::parse(recipient)?;
     let in_force = world.fingerpost.in_force();
@@ -126,8 +126,8 @@ async fn explain_recipient(world: &World, recipient: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What has arrived once nobody has anything left to deliver and what is expected is there, or time is up. It waits
-/// for quiet so that what arrives twice is seen.
+/// What has arrived when no node has anything left to deliver and the expected mail is there, or the time is up.
+/// Waiting for that shows duplicates as well.
 async fn arrival(world: &World, sample: &Sample, message_id: &str) -> Arrived {
     let (maildirs, expected) = (world.maildirs(), sample.expected());
     let until = Instant::now() + PATIENCE;

@@ -1,31 +1,29 @@
-//! The sample mail: what is sent, and where it must arrive.
+//! The sample mail, and where it has to arrive.
 
 use super::arrivals::{Arrived, Count};
 
-/// Who sends: a person of the primary, so that reports have somewhere to go.
+/// The sender, a user of the primary, who gets reports.
 pub(super) const SENDER: &str = "alice@contoso.example";
 
-/// One sample message.
 pub(super) struct Sample {
-    /// What it shows.
+    /// What it demonstrates.
     pub(super) title: &'static str,
-    /// Its recipients.
     pub(super) to: &'static [&'static str],
-    /// Mailboxes, and what each must have in the end.
+    /// The expected content of mailboxes.
     arrives: &'static [(&'static str, Arrives)],
-    /// What happens behind the first decision, where something does.
+    /// What happens after the first decision, if anything.
     pub(super) then: &'static str,
 }
 
-/// What a mailbox must have.
+/// The expected content of a mailbox.
 enum Arrives {
     Copy,
-    /// One report that says this.
+    /// One report with these codes.
     Report(&'static str),
 }
 
 impl Sample {
-    /// What must have arrived in the end.
+    /// The expected content of all mailboxes.
     pub(super) fn expected(&self) -> Arrived {
         let count = |(mailbox, arrives): &(&str, Arrives)| {
             let count = match arrives {

@@ -1,4 +1,4 @@
-//! The sender of the sample mail: a few lines of SMTP, as any client would say them.
+//! Sends the sample mail by a minimal SMTP client.
 
 use std::net::SocketAddr;
 
@@ -6,16 +6,16 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// What the server said to a message.
+/// The server's replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// To each RCPT, in their order.
+    /// To each RCPT, in order.
     pub(super) recipients: Vec<String>,
-    /// To the final dot; `None` where no recipient was accepted.
+    /// To the end of data; `None`: no recipient was accepted.
     pub(super) message: Option<String>,
 }
 
-/// Sends one message. `content` has CRLF line ends and no line that begins with a dot.
+/// Sends one message. `content` has CRLF line ends, and no line begins with a dot.
 pub(super) async fn send(server: SocketAddr, from: &str, to: &[&str], content: &str) -> anyhow::Result<Sent> {
     let stream = TcpStream::connect(server).await.with_context(|| format!("cannot reach {server}"))?;
     let mut stream = BufReader::new(stream);

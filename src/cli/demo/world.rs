@@ -1,7 +1,7 @@
-//! The demo's world: a folder, ports, and three nodes: Fingerpost, and two organisations' mail servers that are
-//! nodes of the same program with Maildirs behind them.
+//! The demo's environment: a folder, ports, and three nodes: Fingerpost, and two organisations' mail servers, which are
+//! nodes of the same program that deliver to Maildirs.
 //!
-//! Their configurations are the files of `conf/`, where anybody can read them.
+//! Their configurations are files in `conf/`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,13 @@ use anyhow::{Context, anyhow};
 
 use crate::run::Node;
 
-/// Where Fingerpost itself listens.
+/// The listener of Fingerpost.
 const FINGERPOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Where the primary organisation's mail server stands.
+/// The listener of the primary organisation's mail server.
 const PRIMARY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-/// Where the secondary organisation's mail server stands; it sends from there, too.
+/// The listener of the secondary organisation's mail server, which also sends from this address.
 const SECONDARY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// Everything that runs.
 pub(super) struct World {
     folder: PathBuf,
     pub(super) addresses: Addresses,
@@ -26,7 +25,6 @@ pub(super) struct World {
     secondary: Node,
 }
 
-/// Who listens where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
     pub(super) fingerpost: SocketAddr,
@@ -37,7 +35,7 @@ pub(super) struct Addresses {
 }
 
 impl World {
-    /// Makes the folder, writes the configurations and starts the three. Where one does not start nothing is left.
+    /// Creates the folder, writes the configurations and starts the three nodes. If one fails, everything is removed.
     pub(super) async fn start() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("fingerpost-demo-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -57,22 +55,21 @@ impl World {
         Ok(Self { folder, addresses: ports.addresses(), fingerpost, primary, secondary })
     }
 
-    /// Fingerpost's configuration file.
     pub(super) fn configuration(&self) -> PathBuf {
         self.folder.join("demo.toml")
     }
 
-    /// The folder of the organisations' Maildirs, by organisation.
+    /// The folders of the organisations' Maildirs.
     pub(super) fn maildirs(&self) -> [(&'static str, PathBuf); 2] {
         ["primary", "secondary"].map(|organisation| (organisation, self.folder.join(organisation).join("mail")))
     }
 
-    /// Whether nobody has anything left to deliver.
+    /// Whether no node has anything left to deliver.
     pub(super) fn is_quiet(&self) -> bool {
         [&self.fingerpost, &self.primary, &self.secondary].iter().all(|node| node.delivery().total() == 0)
     }
 
-    /// Stops the three and removes the folder.
+    /// Stops the nodes and removes the folder.
     pub(super) async fn end(self) {
         self.fingerpost.stop().await;
         self.secondary.stop().await;
@@ -89,7 +86,7 @@ async fn start(folder: &Path, file: &str) -> anyhow::Result<Node> {
     Node::start(&folder.join(file)).await.map_err(|error| anyhow!("the demo's {file} does not start: {error}"))
 }
 
-/// The files of `conf/`, as they are shipped.
+/// The files in `conf/`.
 const FILES: [(&str, &str); 5] = [
     ("demo.toml", include_str!("../../../conf/demo.toml")),
     ("demo-primary.toml", include_str!("../../../conf/demo-primary.toml")),
@@ -98,7 +95,7 @@ const FILES: [(&str, &str); 5] = [
     ("demo-secondary.csv", include_str!("../../../conf/demo-secondary.csv")),
 ];
 
-/// Writes them with the ports that are free now in place of the usual ones.
+/// Writes them with ports that are free instead of the usual ones.
 fn write_files(folder: &Path, ports: &Ports) -> anyhow::Result<()> {
     for (name, text) in FILES {
         let path = folder.join(name);
@@ -107,7 +104,7 @@ fn write_files(folder: &Path, ports: &Ports) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the nodes listen, as `conf/` has it.
+/// The listeners in `conf/`.
 const USUAL: [(IpAddr, u16); 9] = [
     (FINGERPOST, 2525),
     (PRIMARY, 2526),
@@ -120,14 +117,14 @@ const USUAL: [(IpAddr, u16); 9] = [
     (SECONDARY, 9925),
 ];
 
-/// Where they listen this time, beside [`USUAL`].
+/// The listeners that are used, parallel to [`USUAL`].
 struct Ports([SocketAddr; 9]);
 
 impl Ports {
-    /// The usual ones where nobody has them, else any that are free.
+    /// The usual ones if they are free, else any others.
     fn choose() -> anyhow::Result<Self> {
         let mut chosen = USUAL.map(SocketAddr::from);
-        // All are held until all are chosen, so that none is chosen twice.
+        // All are kept open until the end, so that none is chosen twice.
         let mut held = Vec::new();
         for address in &mut chosen {
             let listener = TcpListener::bind(*address).or_else(|_| TcpListener::bind((address.ip(), 0)));
@@ -144,7 +141,7 @@ impl Ports {
         Addresses { fingerpost, primary, secondary, metrics, admin }
     }
 
-    /// Addresses stand in `conf/` as `IP:PORT` and, for smart hosts, `[IP]:PORT`.
+    /// Addresses in `conf/` are written as `IP:PORT` and, for smart hosts, `[IP]:PORT`.
     fn put_into(&self, text: &str) -> String {
         USUAL.iter().zip(&self.0).fold(text.to_owned(), |text, ((ip, usual), chosen)| {
             let port = chosen.port();

@@ -1,4 +1,5 @@
-//! The envelope of an exported message as JSON: all that is needed to send it by hand. docs/commands.md has the fields.
+//! The envelope of an exported message as JSON: everything that is needed to send it by hand. docs/commands.md has the
+//! fields.
 
 use std::net::IpAddr;
 
@@ -10,10 +11,9 @@ use crate::smtp::reply::Reply;
 use crate::spool::entry::{Entry, HeldFor, Outcome, Queued, RecipientState};
 use crate::time::UnixTime;
 
-/// Another one whenever a field changes its name or meaning.
+/// Changes whenever a field changes its name or meaning.
 const FORMAT: u16 = 1;
 
-/// A message's envelope.
 #[derive(Debug, Serialize)]
 pub(super) struct Envelope {
     format: u16,
@@ -41,7 +41,7 @@ struct Recipient {
     rcpt: String,
     connector: String,
     next_hop_domain: String,
-    /// Whether it is still to be sent to him.
+    /// Whether the recipient is still to get it.
     send: bool,
     #[serde(flatten)]
     standing: Standing,
@@ -57,21 +57,20 @@ enum Standing {
     Dropped,
 }
 
-/// What is known of an exported content.
+/// The state of an exported content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Is {
-    /// It is what was written.
+    /// Its checksum is right.
     Whole,
-    /// It has its length; formats before 4 kept no sum of large ones.
+    /// Its length is right; formats before 4 have no checksum for large contents.
     NotChecked,
-    /// It is something else.
+    /// Its checksum is wrong.
     Damaged,
-    /// It is not there.
     Missing,
 }
 
 impl Is {
-    /// What a content with that sum is that is to have this one.
+    /// Compares the expected checksum with that of the content.
     pub(super) fn of(sum: Option<u32>, found: u32) -> Self {
         match sum {
             None => Self::NotChecked,
@@ -80,7 +79,6 @@ impl Is {
         }
     }
 
-    /// As it is written.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -91,7 +89,7 @@ impl Is {
     }
 }
 
-/// Whether anybody is still to have it.
+/// Whether any recipient is still to get it.
 pub(super) fn has_somebody_to_send_to(entry: &Entry) -> bool {
     entry.recipients.iter().any(|queued| is_to_be_sent(&queued.state))
 }
@@ -104,7 +102,7 @@ fn is_to_be_sent(state: &RecipientState) -> bool {
 }
 
 impl Envelope {
-    /// Of a message whose content is so.
+    /// The envelope of a message with its content's state.
     pub(super) fn of(entry: &Entry, content: Is) -> Self {
         let (origin, sender) = (&entry.origin, &entry.sender);
         let eight_bit_mime = sender.body == Body::EightBitMime;

@@ -1,11 +1,10 @@
-//! What tests of the formats read back.
+//! Reads back log output in tests of the formats.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use tracing::Dispatch;
 
-/// Keeps what is written.
 #[derive(Clone, Default)]
 pub(super) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
@@ -20,7 +19,7 @@ impl io::Write for CapturedLog {
     }
 }
 
-/// What `log` logs in this format.
+/// The output of what `log` logs in this format.
 pub(super) fn raw(format: impl FnOnce(CapturedLog) -> Dispatch, log: impl FnOnce()) -> String {
     let written = CapturedLog::default();
     tracing::dispatcher::with_default(&format(written.clone()), log);

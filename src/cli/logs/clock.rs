@@ -1,14 +1,13 @@
-//! The time of log lines: RFC 3339 in UTC, with microseconds. The second is written once for all lines in it.
+//! The time of log lines: RFC 3339 in UTC, with microseconds. The text is computed once for each second.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::time::UnixTime;
 
-/// Writes the time.
 #[derive(Default)]
 pub(super) struct Clock {
-    /// The second of the last line, and how it is written.
+    /// The last line's second, as text.
     second: Mutex<(UnixTime, String)>,
 }
 

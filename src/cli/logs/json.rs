@@ -1,5 +1,5 @@
-//! Log lines as JSON, an object a line: the keys and values that `tracing_subscriber` writes with its events flattened.
-//! Values are bounded, and what moves or turns text is escaped as JSON escapes it ([`printable`]).
+//! Log lines as JSON, one object on each line: the keys and values that `tracing_subscriber` writes with events
+//! flattened. Values are bounded, and control and direction characters are escaped ([`printable`]).
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::values::{self, Own};
 use crate::printable;
 
-/// The format: `{"timestamp", "level", fields, "target", "span", "spans"}`. It goes with
+/// The format: `{"timestamp", "level", fields, "target", "span", "spans"}`. It is used with
 /// [`JsonFields`](tracing_subscriber::fmt::format::JsonFields).
 #[derive(Default)]
 pub(super) struct Json {
@@ -21,7 +21,7 @@ pub(super) struct Json {
 }
 
 impl Json {
-    /// Begins a line: its time and level.
+    /// The beginning of a line: time and level.
     fn head(&self, level: tracing::Level) -> String {
         let mut line = String::with_capacity(512);
         line.push_str("{\"timestamp\":\"");
@@ -32,7 +32,7 @@ impl Json {
         line
     }
 
-    /// A line that no event stands behind.
+    /// A line without an event.
     pub(super) fn own(&self, own: &Own<'_>) -> String {
         let mut line = self.head(own.level);
         let (message, more) = values::cut(own.message, values::MOST);
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// Appends a span's fields, which are JSON already, and its name.
+/// Appends a span's fields, which are JSON, and its name.
 fn object_of<S, N>(line: &mut String, span: &SpanRef<'_, S>)
 where
     S: for<'a> LookupSpan<'a>,
@@ -96,7 +96,7 @@ fn pair(line: &mut String, name: &str, value: &str, more: usize) {
     text(line, value, more);
 }
 
-/// Appends a string (RFC 8259 7), with the sign that it was longer.
+/// Appends a string (RFC 8259 7), with a note of its length if it was cut.
 fn text(line: &mut String, text: &str, more: usize) {
     line.push('"');
     for c in text.chars() {
@@ -119,12 +119,12 @@ fn text(line: &mut String, text: &str, more: usize) {
 /// Appends `,"name":value`.
 struct Fields<'a> {
     line: &'a mut String,
-    /// The target of a record of the `log` crate: its event has it, and where it was made, as fields.
+    /// The target of a record of the `log` crate: its event has the target and the source location as fields.
     log_target: Option<String>,
 }
 
 impl Fields<'_> {
-    /// A value that stands without quotes.
+    /// A value without quotes.
     fn bare(&mut self, field: &Field, value: &dyn fmt::Display) {
         if field.name() == "log.line" {
             return;
@@ -170,7 +170,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Keeps the first octets of what is written, as they are: escapes come when they are put into the line.
+/// Keeps the first octets unchanged; they are escaped when they are put into the line.
 struct TruncatedText {
     text: String,
     room: usize,

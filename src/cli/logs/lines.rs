@@ -1,10 +1,9 @@
-//! Log lines on their way out: whoever logs puts them here and goes on, whatever the reader of the log does; a thread
-//! writes them, all that have come within a moment in one go. A system call for each line would cost a busy server more
-//! than a message's protocol does.
+//! A queue of log lines: logging only appends to it and never waits for the log's reader; a thread writes the lines of
+//! a short interval together. A system call for each line would cost a busy server more than the protocol of a message.
 //!
-//! Lines wait in the order in which they came, each kind within a [`Room`] of its own: a flood of one costs no line of
-//! another. What finds no room is lost and counted, and a line says how many were: behind those that waited. Warnings
-//! are written at once, with what waits before them; `kill -9` can lose other lines of the last [`GATHER`].
+//! Lines wait in order, each kind with a size limit of its own ([`Room`]), so that a flood of one kind loses no line of
+//! another. Lines beyond the limit are lost and counted, and a line with their number follows those that waited.
+//! Warnings are written at once, with all lines before them; `kill -9` can lose other lines of the last [`GATHER`].
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,26 +14,26 @@ use prometheus::IntCounter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long a first line waits for company.
+/// How long a first line waits for others.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long the end waits for the reader.
 const LAST: Duration = Duration::from_millis(400);
-/// How long is waited after a write that a non-blocking descriptor did not take.
+/// The pause after a write that a non-blocking descriptor did not accept.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What waits, waits within the room of its kind; as much again may be on its way out.
+/// The kinds of lines with their size limits; as much again may be in the thread's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// Lines that describe how things go.
     Info,
-    /// Warnings: strangers can cause some of them, so they have not the room of the next.
+    /// Warnings; strangers can cause some of them, so alerts have a limit of their own.
     Warning,
-    /// Errors, and what is marked `alert`: somebody has to do something.
+    /// Errors, and lines marked `alert`: an operator has to act.
     Alert,
 }
 
 impl Room {
-    /// Octets that wait at most.
+    /// The size limit in octets.
     const fn size(self) -> usize {
         match self {
             Self::Info => 4 << 20,
@@ -52,23 +51,23 @@ impl Room {
     }
 }
 
-/// Lines that nobody will read.
+/// Counts of lost lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) lines: u64,
-    /// Warnings and alerts among them. Of lines that were lost in writing the kind is not known.
+    /// Warnings and alerts among them. For lines that were lost in writing the kind is unknown.
     pub(super) warnings: u64,
 }
 
-/// Where lines are put.
+/// The queue.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Inner>);
 
 struct Inner {
     waiting: Mutex<Waiting>,
-    /// The thread has something to do.
+    /// Notified when the thread has something to do.
     filled: Condvar,
-    /// Lines were written out.
+    /// Notified when lines were written.
     written: Condvar,
     lost: IntCounter,
 }
@@ -76,27 +75,27 @@ struct Inner {
 #[derive(Default)]
 struct Waiting {
     lines: Vec<u8>,
-    /// Octets of them by [`Room`].
+    /// Waiting octets by [`Room`].
     octets: [usize; 3],
-    /// Lost, and not told yet.
+    /// Lost lines that have not been reported.
     lost: Lost,
-    /// The thread is not to wait for company.
+    /// Whether the thread should write at once.
     at_once: bool,
-    /// What the thread took is not written yet.
+    /// Whether the thread is writing.
     writing: bool,
 }
 
-/// When this is dropped, what waits is written out, unless the reader takes too long for it.
+/// When this is dropped, waiting lines are written, unless the reader takes too long.
 pub(crate) struct Flushed(Lines);
 
-/// Says in a line how many were lost.
+/// Formats the line that reports lost lines.
 type Describe = Box<dyn Fn(Lost) -> String + Send>;
 
 impl Lines {
-    /// Starts the thread that writes to `out`. It lives as long as the process: a reader may stall it for ever.
+    /// Starts the thread that writes to `out`. It is never joined, since a reader may block it for ever.
     ///
     /// # Errors
-    /// There can be no more threads.
+    /// The thread cannot be started.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         lost: IntCounter,
@@ -109,11 +108,11 @@ impl Lines {
         Ok((Self(shared.clone()), Flushed(Self(shared))))
     }
 
-    /// Puts a line behind the others if there is room for it.
+    /// Appends a line if there is room for it.
     pub(super) fn put(&self, line: &[u8], room: Room) {
         let mut waiting = self.0.waiting();
         let octets = &mut waiting.octets[room as usize];
-        // A line longer than its room goes alone.
+        // A line longer than the limit is accepted alone.
         if *octets > 0 && *octets + line.len() > room.size() {
             waiting.lost.lines += 1;
             waiting.lost.warnings += u64::from(room != Room::Info);
@@ -122,7 +121,7 @@ impl Lines {
         }
         let before = *octets;
         *octets += line.len();
-        // A full room is emptied before the moment is over.
+        // A room that fills up is written before the interval is over.
         let half_full = before < room.size() / 2 && *octets >= room.size() / 2;
         let (first, at_once) = (waiting.lines.is_empty(), half_full || room != Room::Info);
         waiting.lines.extend_from_slice(line);
@@ -133,7 +132,7 @@ impl Lines {
         }
     }
 
-    /// Waits until all that was put is written, at most so long.
+    /// Waits until everything is written, for `patience` at most.
     pub(super) fn flush(&self, patience: Duration) {
         let mut waiting = self.0.waiting();
         waiting.at_once = true;
@@ -142,7 +141,7 @@ impl Lines {
         drop(self.0.written.wait_timeout_while(waiting, patience, unwritten));
     }
 
-    /// Whether the reader has taken all that was there for him a moment ago.
+    /// Whether the reader has taken everything up to a moment ago.
     pub(super) fn keeps_up(&self) -> bool {
         !self.0.waiting().writing
     }
@@ -165,7 +164,7 @@ struct Writer<W> {
     shared: Arc<Inner>,
     out: W,
     describe: Describe,
-    /// The last write broke off, perhaps within a line: the disk is full, or the reader has gone.
+    /// Whether the last write failed, perhaps within a line: the disk is full, or the reader has gone.
     failed: bool,
 }
 
@@ -183,7 +182,7 @@ impl<W: Write> Writer<W> {
             waiting.writing = false;
             self.failed = written < lines.len();
             if self.failed {
-                // What was to be told is not; the line that would have told it is not counted.
+                // The report of lost lines was not written either, and is not counted.
                 let left = lines[written.max(end_of_torn_line)..].iter().filter(|octet| **octet == b'\n').count();
                 let left = u64::try_from(left).unwrap_or_default().saturating_sub(u64::from(lost.lines > 0));
                 self.shared.lost.inc_by(left);
@@ -195,9 +194,9 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// What waits, as soon as there is something and a moment has gone by; and how many lines were lost behind it.
+    /// Waits for lines and for the interval; returns them, and the number of lost lines after them.
     fn take(&self) -> (Vec<u8>, Lost) {
-        // Lines are lost where others wait, or where writing fails: there the next line tells it.
+        // Lines are lost while others wait, or while writing fails; in the latter case the next line brings the report.
         let idle = |waiting: &mut Waiting| waiting.lines.is_empty();
         let shared = &self.shared;
         let waiting = shared.filled.wait_while(shared.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +208,7 @@ impl<W: Write> Writer<W> {
         (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.lost))
     }
 
-    /// Writes; how much of it could be.
+    /// Writes; returns how many octets could be written.
     fn write(&mut self, mut left: &[u8]) -> usize {
         let all = left.len();
         while !left.is_empty() {
@@ -217,7 +216,7 @@ impl<W: Write> Writer<W> {
                 Ok(0) => break,
                 Ok(written) => left = &left[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody else has made the descriptor, which is his too, non-blocking.
+                // Another process made the shared descriptor non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
                 Err(_) => break, // there is nowhere to say that the log cannot be written
             }
@@ -226,7 +225,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// One line's way.
+/// Builds one line.
 pub(super) struct Line<'a> {
     lines: &'a Lines,
     room: Room,

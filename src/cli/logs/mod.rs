@@ -1,6 +1,6 @@
-//! Where log lines go: standard error, as text or JSON. Only `run` and `demo` log; other commands print.
+//! Logging to standard error, as text or JSON. Only `run` and `demo` log; other commands print.
 //!
-//! Nobody waits for the reader of standard error: [`lines`] says what becomes of lines that he does not take in time.
+//! Logging never waits for the reader of standard error; [`lines`] handles a slow reader.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use lines::{Lines, Lost, Room};
 use text::Text;
 use values::Own;
 
-/// How lines look that no event stands behind.
+/// The format of lines without an event.
 enum Shape {
     Text(Text),
     Json(Json),
@@ -60,13 +60,13 @@ fn text() -> Text {
     Text { colours: std::io::stderr().is_terminal(), ..Text::default() }
 }
 
-/// Starts logging, of panics too. What is logged is written out at the latest when the returned value is dropped, unless
-/// the reader has stalled.
+/// Starts logging, including panics. All lines are written when the returned value is dropped, unless the reader has
+/// stalled.
 ///
 /// # Errors
-/// The filter cannot be read.
+/// The filter cannot be parsed.
 pub(super) fn start(format: LogFormat, filter: &str) -> anyhow::Result<Flushed> {
-    // What the LDAP library says in its own words is said by `directory` in ours, with what to do.
+    // `directory` logs the LDAP library's errors itself, with what to do.
     let filter = EnvFilter::try_new(format!("ldap3=off,{filter}"))
         .with_context(|| format!("`--log {filter}` is not a filter; write a level or TARGET=LEVEL, such as `info`"))?;
     let shape = Arc::new(Shape::of(format));
@@ -74,7 +74,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> anyhow::Result<Flushed> 
     let started = Lines::start(std::io::stderr(), log_lines_lost(), Box::new(move |lost| of_thread.lost(lost)));
     let (to, flushed) = started.context("cannot start a thread for the log")?;
     panics::tell_in(to.clone(), shape);
-    // What the subscriber itself has to say it would write to standard error.
+    // The subscriber would write its own errors directly to standard error.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to).log_internal_errors(false);
     let lines = lines.with_ansi(false); // names and values of spans; `Text` has colours of its own
     match format {
@@ -84,7 +84,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> anyhow::Result<Flushed> 
     Ok(flushed)
 }
 
-/// Says something on standard error as the last thing there is to say: without waiting for ever for its reader.
+/// Writes a last text to standard error, with a limit on the wait for its reader.
 pub(super) fn say_last(text: &str) {
     match Lines::start(std::io::stderr(), log_lines_lost(), Box::new(|_| String::new())) {
         Ok((lines, _flushed)) => lines.put(text.as_bytes(), Room::Alert),

@@ -1,5 +1,4 @@
-//! Panics are told in the log, as an error: the standard library would write them to standard error itself, and wait
-//! there for the reader of the log.
+//! Logs panics as errors: the standard library would write them to standard error itself, and could block there.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -13,10 +12,10 @@ use super::Shape;
 use super::lines::{Lines, Room};
 use super::values::Own;
 
-/// What comes next may end the process; a reader that keeps up gets the line before.
+/// The process may end after a panic; a reader that keeps up gets the line before.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// From now on panics are told in the log, whatever its filter is.
+/// From now on panics are logged, whatever the filter is.
 pub(super) fn tell_in(lines: Lines, shape: Arc<Shape>) {
     panic::set_hook(Box::new(move |panicked| {
         let message = in_words(panicked, &Backtrace::capture());

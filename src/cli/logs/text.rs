@@ -1,5 +1,6 @@
-//! Log lines as text, for files, journald and terminals: as `tracing_subscriber` writes them, at a third of the cost. A
-//! busy server writes two lines a message. Values are bounded, and what moves or turns text is escaped ([`printable`]).
+//! Log lines as text, for files, journald and terminals: in the format of `tracing_subscriber`, at a third of the cost.
+//! A busy server writes two lines for each message. Values are bounded, and control and direction characters are
+//! escaped ([`printable`]).
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -16,13 +17,13 @@ use crate::printable::{self, Bounded};
 /// The format: `TIME LEVEL span{fields}: target: message fields`.
 #[derive(Default)]
 pub(super) struct Text {
-    /// Levels have colours, for terminals: journald and files would keep them as escapes.
+    /// Whether levels are coloured: only for terminals.
     pub(super) colours: bool,
     pub(super) clock: Clock,
 }
 
 impl Text {
-    /// Begins a line: its time and level.
+    /// The beginning of a line: time and level.
     fn head(&self, level: Level) -> String {
         let mut line = String::with_capacity(384);
         self.clock.time(&mut line);
@@ -36,7 +37,7 @@ impl Text {
         line
     }
 
-    /// A line that no event stands behind.
+    /// A line without an event.
     pub(super) fn own(&self, own: &Own<'_>) -> String {
         let mut line = self.head(own.level);
         line.push_str(own.target);
@@ -50,7 +51,7 @@ impl Text {
     }
 }
 
-/// As `tracing_subscriber` colours them (ECMA-48 8.3.117).
+/// The colours of `tracing_subscriber` (ECMA-48 8.3.117).
 fn colour(level: Level) -> u8 {
     match level {
         Level::ERROR => 31,

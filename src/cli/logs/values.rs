@@ -1,4 +1,4 @@
-//! How long a value in a log line may be, and the sign that it was longer.
+//! Limits the length of values in log lines, with a note where one was cut.
 
 use std::fmt::{self, Write as _};
 
@@ -7,16 +7,16 @@ use tracing::field::Field;
 
 use crate::printable::Bounded;
 
-/// What strangers choose at will: a header field's value, a next hop's or a directory's words, a name given at login or
-/// in a certificate. Octets of it that are shown.
+/// The octets shown of texts that strangers choose freely: a header field's value, a next hop's or a directory's text,
+/// a name from a login or a certificate.
 const FOREIGN: usize = 256;
-/// Fields that hold such text.
+/// Fields with such texts.
 const FOREIGN_FIELDS: [&str; 12] =
     ["message_id", "subject", "said", "reply", "reason", "because", "why", "user", "name", "names", "helo", "ended"];
-/// Octets of any other value: addresses have their own bounds, and what an operator wrote should be whole.
+/// The octets shown of other values: addresses have their own limits, and operators' texts should be complete.
 pub(super) const MOST: usize = 4096;
 
-/// A line that no event stands behind: of the log itself.
+/// A line without an event, of the log itself.
 pub(super) struct Own<'a> {
     pub(super) level: Level,
     pub(super) target: &'static str,
@@ -24,18 +24,18 @@ pub(super) struct Own<'a> {
     pub(super) numbers: &'a [(&'static str, u64)],
 }
 
-/// Octets of a field that are shown.
+/// The octets of a field that are shown.
 pub(super) fn limit(field: &Field) -> usize {
     if FOREIGN_FIELDS.contains(&field.name()) { FOREIGN } else { MOST }
 }
 
-/// What is shown of a text, and how many octets are not.
+/// The part of a text that is shown, and the number of octets that are not.
 pub(super) fn cut(text: &str, limit: usize) -> (&str, usize) {
     let kept = &text[..text.floor_char_boundary(limit)];
     (kept, text.len() - kept.len())
 }
 
-/// Appends what is written, at most `limit` octets of it.
+/// Appends what `write` writes, up to `limit` octets.
 pub(super) fn bounded(line: &mut String, limit: usize, write: impl FnOnce(&mut Bounded<'_>) -> fmt::Result) {
     let mut bounded = Bounded::new(line, limit);
     let _ = write(&mut bounded); // writing to memory cannot fail
@@ -43,7 +43,7 @@ pub(super) fn bounded(line: &mut String, limit: usize, write: impl FnOnce(&mut B
     sign(line, more);
 }
 
-/// Says how many octets are not shown.
+/// Appends the note of how many octets are not shown.
 pub(super) fn sign(line: &mut String, more: usize) {
     if more > 0 {
         let _ = write!(line, "[+{more} octets]"); // writing to memory cannot fail

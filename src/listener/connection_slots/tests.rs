@@ -1,4 +1,4 @@
-//! Who gets a place, and whose.
+//! Which clients get a slot, and whose.
 
 use super::*;
 use crate::config::check::load_text;
@@ -62,7 +62,7 @@ fn a_newcomer_gets_the_place_of_who_is_idle_and_only_his() {
     let own: Vec<ConnectionPermit> = (11..14).map(|at| take(&slots, internet, at).ok().unwrap()).collect();
     assert_eq!(take(&slots, internet, 10).err(), Some(NoSlot::Full));
     assert_eq!(slots.metrics.connections.with_label_values(&["internet"]).get(), 10);
-    // Who was sent away frees nothing once more when he has gone, and his client may come again.
+    // A disconnected client frees nothing again when its session ends, and it may come again.
     drop(held);
     assert_eq!(slots.metrics.connections.with_label_values(&["internet"]).get(), 3);
     assert_eq!(slots.taken.lock().unwrap().strangers, 3);
@@ -97,7 +97,7 @@ fn strangers_leave_places_to_organizations_and_give_way_to_them() {
     is_idle(&strangers[4], 1);
     let fourth = take(&slots, secondary, 7).ok().unwrap();
     assert!(strangers[4].turn.sent_away().is_some() && own.iter().all(|permit| permit.turn.sent_away().is_none()));
-    // No stranger drives out one of an organization, however idle he is.
+    // A stranger never displaces an organization's client, however idle that is.
     assert_eq!(take(&slots, internet, 7).err(), Some(NoSlot::NoDescriptors));
     drop(fourth);
     assert!(take(&slots, internet, 7).is_ok());
@@ -117,7 +117,7 @@ async fn a_crowd_of_strangers_leaves_an_organizations_clients_their_time() {
     let gone = |slots: &[ConnectionPermit]| slots.iter().filter(|permit| permit.turn.sent_away().is_some()).count();
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!((gone(&strangers), gone(&own)), (1, 0));
-    // Where they are too many themselves their time is short too.
+    // If there are too many clients of the organization, their time is short as well.
     own.push(take(&slots, secondary, 80).ok().unwrap());
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((gone(&strangers), gone(&own)), (1, 80));
@@ -139,14 +139,14 @@ fn the_last_places_are_for_those_who_can_show_who_they_are() {
     assert_eq!(serves, [[true; 5], [false; 5]].concat());
     assert!(held.iter().all(|permit| permit.turn.serves(Whose::Known)));
     assert!(take(10).is_none(), "full");
-    // Of strangers who are idle so many go that the newcomer has a place like any other.
+    // As many idle strangers are disconnected as are necessary for the new one's slot.
     held.iter().for_each(|permit| is_idle(permit, 1));
     let newcomer = take(10).unwrap();
     assert!(newcomer.turn.serves(Whose::Stranger));
     let staying: Vec<&ConnectionPermit> = held.iter().filter(|permit| permit.turn.sent_away().is_none()).collect();
     assert_eq!(staying.len(), 4);
     drop(newcomer);
-    // Those who have shown it are not counted against strangers.
+    // Clients that have proven to be known do not count as strangers.
     staying.iter().for_each(|permit| permit.turn.begins(slots.start, Stage::AfterMail, Whose::Known));
     let others: Vec<ConnectionPermit> = (11..17).filter_map(take).collect();
     let serves: Vec<bool> = others.iter().map(|permit| permit.turn.serves(Whose::Stranger)).collect();

@@ -1,4 +1,4 @@
-//! Who is found out, what counts as accepted, and reports.
+//! Which clients are detected, what counts as accepted, and reports.
 
 use super::*;
 
@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const LATER: Pace = Pace::Later { news: false, times: 1 };
 
-/// What becomes of these: `a` accepted, `u` another unknown one, `o` the first unknown one once more.
+/// The result of these events: `a` accepted, `u` another unknown one, `o` the first unknown one again.
 fn paces(harvest: &mut Harvest, what: &str, now: u64) -> Vec<Pace> {
     let session: Arc<str> = "1".into();
     let mut paces = Vec::new();
@@ -90,7 +90,8 @@ fn after_two_hundred_one_session_is_left_until_it_ends() {
     assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
 }
 
-/// Counts after each: `a` somebody else accepted at RCPT, `o` the same one again; `+` and `-` the dot, for all of them.
+/// Counts after each: `a` another one accepted at RCPT, `o` the same one again; `+` and `-` the reply to the end of
+/// data, for all of them.
 #[test]
 fn what_counts_is_settled_at_the_dot() {
     for (what, expected) in [
@@ -147,7 +148,7 @@ fn reports_stand_by_themselves_and_have_one_refusal_a_second_in_all() {
     sessions[1..].iter().for_each(|session| harvest.left(CLIENT, session));
     let last = harvest.unknown(reports, (&sessions[0], "last"), &LIMITS, now);
     assert_eq!(last, Pace::Later { news: false, times: 1 });
-    // Nor do reports that are accepted make up for a harvester's other mail.
+    // Accepted reports do not compensate a harvester's other mail either.
     (0..100).for_each(|number| _ = harvest.accepted(reports, &number.to_string(), now));
     assert_eq!(paces(&mut harvest, "u", 601), [Pace::Later { news: true, times: 1 }]);
 }

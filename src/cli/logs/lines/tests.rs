@@ -1,10 +1,10 @@
-//! A reader that stalls, a reader that comes back, a disk that is full.
+//! A reader that stalls, a reader that returns, and a full disk.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// Passes on what is written, each time after a permit: how many octets it takes, or why it takes none.
+/// Passes on each write after a permit: how many octets it accepts, or why none.
 struct Gate {
     permits: Receiver<io::Result<usize>>,
     written: Sender<Vec<u8>>,
@@ -39,7 +39,7 @@ fn gate() -> Gated {
 }
 
 impl Gated {
-    /// Puts a first line and waits until the thread has it in hand.
+    /// Puts a first line and waits until the thread is writing it.
     fn stall(&self) {
         self.lines.put(b"first\n", Room::Alert);
         while !self.lines.0.waiting().writing {
@@ -47,13 +47,13 @@ impl Gated {
         }
     }
 
-    /// Fills the room with lines of 1 KiB, so many more than it takes.
+    /// Fills the room with lines of 1 KiB, and `more` beyond.
     fn flood(&self, room: Room, more: usize) {
         let line = [vec![b'x'; 1023], vec![b'\n']].concat();
         (0..room.size() / line.len() + more).for_each(|_| self.lines.put(&line, room));
     }
 
-    /// What the next write was given.
+    /// The content of the next write.
     fn read(&self) -> String {
         String::from_utf8(self.read.recv().unwrap()).unwrap()
     }
