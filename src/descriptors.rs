@@ -1,46 +1,47 @@
-//! Descriptors: how many this process may have (RLIMIT_NOFILE), what of them is set aside for the spool, next hops and
-//! the admin side, and how many connections of clients the rest is enough for.
+//! Budgets file descriptors: the limit of this process (RLIMIT_NOFILE), the reserve for the spool, next hops and the
+//! admin servers, and how many client connections the rest allows.
 //!
-//! `run` raises the limit and `listener` keeps to it, so that no crowd of clients takes what the queue needs; `check`
-//! and the start warn where `max_connections` does not fit.
+//! `run` raises the limit and `listener` enforces it, so that clients never use descriptors that the queue needs;
+//! `check` and the start warn if `max_connections` is too high.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// What a client's connection takes: its socket, and the file of a large message.
+/// For a client's connection: its socket, and the file of a large message.
 const PER_CONNECTION: usize = 2;
-/// What a connection to a next hop takes: itself, one that lies idle beside it, and the message that is read.
+/// For a connection to a next hop: itself, an idle one, and the message that is read.
 const PER_NEXT_HOP: usize = 3;
-/// A directory's connections, and its file while it is written.
+/// For a directory: its connections, and its file while it is written.
 const PER_DIRECTORY: usize = 16;
-/// Connections to `[admin]` `metrics_bind` and `bind`.
+/// For connections to `[admin]` `metrics_bind` and `bind`.
 pub const ADMIN: usize = 384;
-/// The spool's segments, folders and lock.
+/// For the spool's segments, folders and lock.
 const SPOOL: usize = 64;
-/// The runtime, the log, the trace, the DNS, and connections on their way out.
+/// For the runtime, the log, the trace, the DNS, and connections that are being closed.
 const REST: usize = 64;
-/// Where all that is more than there is, clients have one of so many still.
+/// Clients get at least this part of the limit, even if the reserve is larger than the rest.
 const LEAST: usize = 4;
-/// Those who read why they are turned away, and those whose balancer has not said who they are: one of so many each,
+/// The part for clients that read why they are refused, and as much for those whose load balancer has not sent its
+/// header,
 const PASSING: usize = 16;
-/// but no more than these.
+/// but no more than this.
 const MOST_PASSING: usize = 256;
-/// Of all connections one of so many is for clients with an organization,
+/// The part of all connections for clients with an organization,
 const RESERVED: usize = 10;
-/// and so many at least, up to half of them.
+/// and the least number, up to half of them.
 const LEAST_RESERVED: usize = 10;
 
-/// How many connections of clients there may be.
+/// The most client connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     pub all: usize,
-    /// Of clients of receive connectors without an organization.
+    /// Those of receive connectors without an organization.
     pub strangers: usize,
 }
 
 impl Room {
-    /// What there is for clients of this configuration where `limit` descriptors may be open.
+    /// The limits for this configuration if `limit` descriptors may be open.
     #[must_use]
     pub fn of(config: &Config, limit: usize) -> Self {
         let left = limit.saturating_sub(set_aside(config, limit)).max(limit / LEAST);
@@ -51,13 +52,13 @@ impl Room {
     }
 }
 
-/// How many of so many places are not for strangers.
+/// How many of these slots are not for strangers.
 #[must_use]
 pub fn reserved(places: usize) -> usize {
     (places / RESERVED).max(LEAST_RESERVED).min(places / 2)
 }
 
-/// Descriptors that clients never get.
+/// Descriptors that are not for clients.
 fn set_aside(config: &Config, limit: usize) -> usize {
     let binds: usize = config.receive_connectors.iter().map(|connector| connector.bind.len()).sum();
     let next_hops: usize = config.send_connectors.iter().map(|connector| connector.max_connections).sum();
@@ -71,14 +72,14 @@ fn set_aside(config: &Config, limit: usize) -> usize {
     each.iter().fold(0, |sum: usize, (each, number)| sum.saturating_add(each.saturating_mul(*number)))
 }
 
-/// How many may read at once why they are turned away, and how many may be waited for whose balancer has not said who
-/// they are.
+/// How many refused clients may read the reply at the same time, and how many connections may wait for a load
+/// balancer's header.
 #[must_use]
 pub fn passing(limit: usize) -> usize {
     (limit / PASSING).clamp(1, MOST_PASSING)
 }
 
-/// What to do where the receive connectors' `max_connections` do not fit into `limit`; `None`: they do.
+/// The remedy if the receive connectors' `max_connections` do not fit into `limit`; `None`: they do.
 #[must_use]
 pub fn warning(config: &Config, limit: usize) -> Option<String> {
     let connectors = config.receive_connectors.iter();
@@ -88,7 +89,7 @@ pub fn warning(config: &Config, limit: usize) -> Option<String> {
     if clients.saturating_add(aside) <= limit {
         return None;
     }
-    // More is set aside of a higher limit.
+    // With a higher limit more is reserved.
     let needed = (0..8).fold(limit, |needed, _| clients.saturating_add(set_aside(config, needed)));
     Some(format!(
         "max_connections of all receive connectors is {wanted} together, of which {room} fit: {limit} descriptors may be \
@@ -98,19 +99,19 @@ pub fn warning(config: &Config, limit: usize) -> Option<String> {
     ))
 }
 
-/// How many descriptors this process may have now.
+/// The current limit.
 #[must_use]
 pub fn limit() -> usize {
     as_number(getrlimit(Resource::Nofile).current)
 }
 
-/// How many it could have.
+/// The highest limit that this process may set.
 #[must_use]
 pub fn highest_limit() -> usize {
     as_number(getrlimit(Resource::Nofile).maximum)
 }
 
-/// Takes as many as the system allows. It is left as it is where that fails, which is told.
+/// Sets the limit as high as the system allows; a failure is logged and changes nothing.
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -122,7 +123,7 @@ pub fn raise_limit() {
     }
 }
 
-/// `None` is no limit.
+/// `None` means no limit.
 fn as_number(limit: Option<u64>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }

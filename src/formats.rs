@@ -1,17 +1,17 @@
-//! Stored examples of every file that we write and read again: `tests/formats/NAME-NUMBER.EXTENSION`, one for each number
-//! that a format ever had. The unit tests of a format's own module call [`Format::check`].
+//! Stored examples of every file format: `tests/formats/NAME-NUMBER.EXTENSION`, one for each number that a format ever
+//! had. The unit tests of a format's own module call [`Format::check`].
 //!
-//! A file whose bytes change without a new number is one that the version before reads as something else. So:
-//! whoever changes what is written gives the format a new number, keeps the old examples, and goes on reading them
-//! (docs/decisions/0008-formats.md says for how long).
+//! If the bytes changed without a new number, the previous version would misread them. So a change of what is written
+//! needs a new number; the old examples are kept, and still read (docs/decisions/0008-formats.md says for how long).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Set to anything, it has the example of a number that has none yet written.
+/// If set, writes the example of a number that has none yet.
 const WRITE: &str = "FINGERPOST_NEW_EXAMPLES";
 
-/// All of them (`spool-log` is not written any more, and refused: `tests/storage/spool_store/damage.rs`). JSON and lines of text have no number inside; then only the example's name has one.
+/// All formats (`spool-log` is not written any more, and refused: `tests/storage/spool_store/damage.rs`). JSON and
+/// lines of text contain no number; then only the example's name has it.
 const ALL: [&str; 15] = [
     "accepted-domains",
     "admin-token",
@@ -30,21 +30,20 @@ const ALL: [&str; 15] = [
     "trace",
 ];
 
-/// A format and its numbers.
 pub(crate) struct Format {
-    /// What its examples are called.
+    /// The examples' name.
     pub(crate) name: &'static str,
-    /// How their names end.
+    /// The examples' extension.
     pub(crate) extension: &'static str,
-    /// The first number that is still read, or at least known.
+    /// The first number that is still read, or at least recognised.
     pub(crate) oldest: u16,
     /// The number that is written.
     pub(crate) current: u16,
 }
 
 impl Format {
-    /// Checks that a fixed value is written as the example of the current number has it, and hands each example with its
-    /// number to `read`, which panics where it is not read as what it was.
+    /// Checks that a fixed value is written as in the current example, and passes each example with its number to
+    /// `read`, which panics if it is read wrongly.
     pub(crate) fn check(&self, written: &[u8], read: impl Fn(u16, &[u8])) {
         let Self { name, oldest, current, .. } = self;
         assert!(ALL.contains(name), "add {name} to the list of formats in src/formats.rs");

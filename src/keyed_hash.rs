@@ -1,12 +1,12 @@
-//! Hashes of what strangers choose, such as addresses: with a key of the installation's own, so that nobody can make two that
-//! are alike. Pure.
+//! Hashes of values that strangers choose, such as addresses, with a key of this installation, so that strangers cannot
+//! produce collisions. Pure.
 
 use std::hash::Hasher as _;
 
 /// 16 random octets.
 pub type HashKey = [u8; 16];
 
-/// SipHash-2-4 of the text: it may be kept in files, and is the same for ever.
+/// SipHash-2-4 of the text. It may be stored in files, since it never changes.
 #[must_use]
 #[expect(deprecated, reason = "the standard library's only hash whose key can be given, and a fixed algorithm")]
 pub fn keyed_hash(key: &HashKey, text: &[u8]) -> u64 {

@@ -1,4 +1,4 @@
-//! Loop keys: made on first start, read from files, used to sign and verify stamps (DESIGN section 6, rule 3).
+//! Loop keys: created at the first start, read from files, used to sign and verify stamps (DESIGN section 6, rule 3).
 //!
 //! Start and reload [`load`] them; delivery signs with the first, `routing::loops` verifies with all.
 
@@ -18,19 +18,18 @@ pub struct LoopKeys {
 }
 
 impl LoopKeys {
-    /// Puts keys together; `first` signs.
+    /// `first` signs.
     #[must_use]
     pub fn new(first: [u8; 32], others: impl IntoIterator<Item = [u8; 32]>) -> Self {
         Self { keys: std::iter::once(first).chain(others).map(Key::new).collect() }
     }
 
-    /// The key that signs.
     #[must_use]
     pub fn signing(&self) -> &Key {
         &self.keys[0] // `new` puts one in
     }
 
-    /// All keys, the signing one first.
+    /// The signing one first.
     #[must_use]
     pub fn all(&self) -> &[Key] {
         &self.keys
@@ -43,9 +42,8 @@ impl std::fmt::Debug for LoopKeys {
     }
 }
 
-/// Reads the key files. A file holds 64 hex digits. One that is missing though its key is `in_use` is written again:
-/// mail on its way carries stamps that only this key verifies. Else the first is made if it is missing (mode 0600,
-/// random, durable).
+/// Reads the key files, which have 64 hex digits each. A missing file whose key is `in_use` is written again, because
+/// stamps on mail in transit need it. Otherwise a missing first file is created (mode 0600, random, durable).
 ///
 /// # Errors
 /// Which file, what is wrong with it and what to do.
@@ -61,10 +59,9 @@ pub fn load(files: &[PathBuf], in_use: Option<InUse<'_>>) -> Result<LoopKeys, St
     Ok(LoopKeys::new(first, others.collect::<Result<Vec<_>, _>>()?))
 }
 
-/// The keys in use and the files that they came from, in the same order.
+/// The keys in use, and their files in the same order.
 #[derive(Debug, Clone, Copy)]
 pub struct InUse<'a> {
-    /// Where they were read.
     pub files: &'a [PathBuf],
     pub keys: &'a LoopKeys,
 }
@@ -82,7 +79,7 @@ fn read_or_restore(file: &Path, in_use: Option<InUse<'_>>) -> Result<[u8; 32], F
     }
 }
 
-/// Why a key file is of no use.
+/// Why a key file cannot be used.
 enum Failure {
     Missing,
     Open(u32),
@@ -146,7 +143,7 @@ fn to_hex(key: &[u8; 32]) -> String {
     digits
 }
 
-/// Makes a key and its file.
+/// Creates a key and its file.
 fn make(file: &Path) -> Result<[u8; 32], Failure> {
     let mut key = [0; 32];
     let filled = aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system has no randomness"));
@@ -154,7 +151,7 @@ fn make(file: &Path) -> Result<[u8; 32], Failure> {
     Ok(key)
 }
 
-/// Writes a key, durably, and makes its folder. The file appears whole or not at all, and nobody else's is replaced.
+/// Writes a key durably, and creates its folder. The file is created atomically, and never replaces another one.
 fn write(file: &Path, key: &[u8; 32]) -> io::Result<()> {
     let digits = to_hex(key);
     let folder = match file.parent() {
@@ -232,11 +229,11 @@ mod tests {
         fs::remove_file(&old).unwrap();
         assert_eq!(octets(&load(&files, in_use).unwrap()), octets(&keys));
         assert_eq!(octets(&load(&files, None).unwrap()), octets(&keys), "the files are back");
-        // Rotation: a file that is new is made, and the one that is gone still verifies.
+        // Rotation: a new file is created, and the key of the removed one still verifies.
         fs::remove_file(&first).unwrap();
         let rotated = load(&[folder.path().join("new.key"), first.clone()], in_use).unwrap();
         assert_eq!(octets(&rotated)[1], octets(&keys)[0]);
-        // A folder that cannot be made: the reload is refused, and says why.
+        // If the folder cannot be created, the reload is refused with the reason.
         fs::remove_dir_all(folder.path().join("state")).unwrap();
         fs::write(folder.path().join("state"), "").unwrap();
         let error = load(&files, in_use).unwrap_err();

@@ -45,7 +45,7 @@
 //!                                                     sender hears; then it is durable
 //! ```
 
-// Words: no I/O.
+// Types and rules, without I/O.
 pub mod time; // points in time, and the clocks of the program
 pub mod fast_map; // hash maps for what is looked up for every message
 pub mod keyed_hash; // hashes of what strangers choose
@@ -56,7 +56,6 @@ pub mod lookup; // what a directory is asked, and what it answers
 pub mod guesses; // passwords that clients try
 pub mod routing; // the decision: where a recipient goes, and why
 
-// Tools.
 pub mod obstacle; // what keeps the program from starting
 pub mod give_back; // memory goes back to the system
 pub mod private; // files that only we can read
@@ -65,7 +64,6 @@ mod patience; // waiting with a limit
 pub mod net; // TCP sockets
 pub mod keys; // the keys that stamps are signed with
 
-// What an operator writes, and what he sees.
 pub mod config; // the configuration, checked, with all defaults
 pub mod metrics; // every metric
 pub mod state; // what outlives a restart besides the spool
@@ -73,7 +71,7 @@ pub mod trace; // the message trace
 pub mod tls; // certificates, ours and theirs
 pub mod descriptors; // how many connections there may be
 
-// The journey.
+// The path of a message.
 pub mod directory; // who has a mailbox: LDAP, files, mail servers that are asked
 pub mod resolve; // asks the directories what a decision wants to know
 pub mod in_force; // one configuration and all that was built from it
@@ -86,7 +84,6 @@ pub mod delivery; // next hops: cut-through, and the queue
 pub mod session; // one client's session
 pub mod listener; // sockets, limits, which receive connector
 
-// Hands and eyes.
 pub mod admin; // the API, the page, the probes, `/metrics`
 pub mod run; // the wiring of a node
 pub mod cli; // the commands

@@ -1,4 +1,4 @@
-//! What a directory says of an address: the words that directories, routing and explanations share.
+//! Questions to directories and their answers: the types that directories, routing and explanations share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,31 +11,28 @@ use crate::smtp::address::Address;
 /// How fresh an answer has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// Whatever is at hand.
+    /// A cached answer will do.
     Any,
-    /// The directory itself is to be asked.
+    /// The directory itself has to be asked.
     Live,
 }
 
-/// One question to one directory.
+/// A question to a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
-    /// The directory's name.
     pub directory: Arc<str>,
-    /// The address to look up.
     pub address: Address,
-    /// How fresh the answer has to be.
     pub freshness: Freshness,
 }
 
 /// On whose behalf a directory is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Behalf {
-    /// Ours: the queue, a report, an operator.
+    /// On our own: for the queue, a report, an operator.
     Ours,
-    /// A client's: an IPv4 address, or the network of an IPv6 /64.
+    /// For a client: an IPv4 address, or the network of an IPv6 /64.
     Client(IpAddr),
-    /// A sender domain's, where strangers' mail comes through a client that is none; empty: the null sender.
+    /// For a sender domain, if a client that is not a stranger forwards strangers' mail; empty: the null sender.
     Sender(Box<str>),
 }
 
@@ -47,19 +44,20 @@ impl Behalf {
     }
 }
 
-/// Whose questions come first where a directory cannot be asked much at once: the first one's.
+/// The priority of questions where a directory's capacity is small: the first variant comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
-    /// Ours, an organization's, an authenticated client's, a partner's that may relay; and whoever asks for a recipient who
-    /// had mail lately.
+    /// Our own questions, those of organizations, authenticated clients, and partners that may relay; and of any
+    /// client, if the recipient had mail lately.
     Known,
-    /// A known network's: a filter, by which strangers' mail comes too; and a client's whose mail was taken lately.
+    /// Questions of known networks, such as a filter that forwards strangers' mail; and of clients whose mail was
+    /// accepted lately.
     Network,
-    /// Whoever connects.
+    /// Questions of all other clients.
     Stranger,
 }
 
-/// What kind of entry owns the address (DESIGN section 3).
+/// The kind of a directory entry (DESIGN section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -68,11 +66,11 @@ pub enum Kind {
     Group,
     /// A mail-enabled public folder.
     PublicFolder,
-    /// Known here, mailbox elsewhere, with an account.
+    /// Known here with an account; the mailbox is elsewhere.
     MailUser,
-    /// Known here, mailbox elsewhere, without an account.
+    /// Known here without an account; the mailbox is elsewhere.
     Contact,
-    /// An entry with neither mailbox nor target: as good as not found.
+    /// An entry with neither mailbox nor target, which counts as not found.
     NoMailbox,
 }
 
@@ -81,13 +79,13 @@ impl Kind {
     pub const ALL: [Self; 6] =
         [Self::Mailbox, Self::Group, Self::PublicFolder, Self::MailUser, Self::Contact, Self::NoMailbox];
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Its index in [`ALL`](Self::ALL).
     #[must_use]
     pub fn number(self) -> usize {
         Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
     }
 
-    /// As written in logs, metrics and file directories.
+    /// The name in logs, metrics and directory files.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -101,38 +99,39 @@ impl Kind {
     }
 }
 
-/// One directory entry, as far as routing needs it.
+/// The parts of a directory entry that routing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
     pub kind: Kind,
-    /// Where its mail is to go instead (mail users and contacts). A mail user or contact without one has a target of
-    /// another kind than SMTP's, which its own system has the connector for.
+    /// The target address of a mail user or contact. `None` for a mail user or contact: the target is not an SMTP
+    /// address, and its own system has a connector for it.
     pub target: Option<Address>,
-    /// The mail server that the entry names, as `mailbox_servers` matches it.
+    /// The entry's mail server, for `mailbox_servers`.
     pub mail_server: Option<Arc<str>>,
-    /// The send connector that the entry itself names (file directories).
+    /// The send connector in the entry itself (file directories).
     pub send_connector: Option<Arc<str>>,
-    /// Which entry it is, for people: a DN, or `file:line`.
+    /// Identifies the entry for operators: a DN, or `file:line`.
     pub entry: Arc<str>,
-    /// The rule that decided its kind, for people: `msExchRecipientTypeDetails = 1`.
+    /// The rule that determined its kind, for operators: `msExchRecipientTypeDetails = 1`.
     pub rule: Arc<str>,
 }
 
-/// The answer to one question. An outage cannot be mistaken for an answer.
+/// The answer to a question. An outage cannot be mistaken for "not found".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// One entry has the address.
     Found(Arc<Recipient>),
-    /// The directory was asked, answered cleanly, and has none.
+    /// The directory answered, and no entry has it.
     NotFound,
-    /// Two or more entries claim it; the texts name them.
+    /// Two or more entries have it; the texts name them.
     Ambiguous(Arc<[String]>),
-    /// The mail server that was asked takes mail for everybody, so that its yes proves nothing; the text says which one.
+    /// The mail server that was asked accepts every recipient, so that its acceptance proves nothing; the text names
+    /// it.
     AcceptsEverything(Arc<str>),
-    /// The answer changed, as those of too many did: it is not believed until somebody says that it is meant
+    /// The answer changed, together with too many others: it is not used until an operator accepts the change
     /// (`hold_changes`). The text says what to do.
     Held(Arc<str>),
-    /// No clean answer; the text says why, for the log.
+    /// There is no clean answer; the text has the reason, for the log.
     Unavailable(Arc<str>),
 }
 
@@ -145,11 +144,8 @@ pub enum Fresh {
     Cached,
 }
 
-/// A lookup and its freshness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What was said.
     pub lookup: Lookup,
-    /// How fresh it is.
     pub fresh: Fresh,
 }

@@ -1,5 +1,5 @@
-//! TCP sockets with the options that we want, and what the kernel knows of a connection. `listener` opens its sockets
-//! here, `delivery` sets the options of its own.
+//! TCP sockets and their options, and the kernel's information about a connection. `listener` opens its sockets here,
+//! `delivery` sets options of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use tokio::net::TcpListener;
 pub(crate) mod staggered;
 pub mod tcp_info;
 
-/// Connections that the kernel holds for us while we are busy.
+/// The backlog: connections that the kernel queues for us.
 const BACKLOG: i32 = 1024;
 
-/// Opens a listening socket. An IPv6 one takes IPv6 only, so that `0.0.0.0:25` and `[::]:25` can stand side by side.
-/// `segment_size`: as in [`set_segment_size`]; clients are told it in the handshake, so it is set before the first.
+/// Opens a listening socket. An IPv6 one accepts IPv6 only, so that `0.0.0.0:25` and `[::]:25` can both be open.
+/// `segment_size`: see [`set_segment_size`]; it is sent in the handshake, so it is set before listening.
 ///
 /// # Errors
-/// As the system reports them.
+/// Those of the system.
 pub fn listen(address: SocketAddr, segment_size: Option<u16>) -> io::Result<TcpListener> {
     TcpListener::from_std(open(address, segment_size, Port::Alone)?.into())
 }
 
-/// The same beside listeners of ours that are about to be closed and may have the same port: so `0.0.0.0:25` becomes
-/// `10.0.0.1:25` without a moment in which nobody listens. Others, a second Fingerpost too, do not get it.
+/// The same while listeners of ours with the same port are still open and about to be closed: so `0.0.0.0:25` can
+/// become `10.0.0.1:25` without a gap. Other processes, such as a second Fingerpost, cannot share the port.
 ///
 /// # Errors
-/// As the system reports them.
+/// Those of the system.
 pub fn listen_beside(
     address: SocketAddr,
     segment_size: Option<u16>,
@@ -46,11 +46,11 @@ pub fn listen_beside(
     TcpListener::from_std(socket.into())
 }
 
-/// Whether a port may have other listeners of ours.
+/// Whether the port may be shared with other listeners of ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     Alone,
-    /// Where they allow it as well (SO_REUSEPORT).
+    /// It may, if they allow it as well (SO_REUSEPORT).
     Shared,
 }
 
@@ -68,20 +68,20 @@ fn open(address: SocketAddr, segment_size: Option<u16>, port: Port) -> io::Resul
     Ok(socket)
 }
 
-/// The longest TCP segment in either direction, bytes (TCP_MAXSEG); `None`: what the network says. It holds for
-/// connections that are made later, over a listening socket as well.
+/// The longest TCP segment in either direction, bytes (TCP_MAXSEG); `None`: chosen by the system. It applies to later
+/// connections, including those of a listening socket.
 ///
 /// # Errors
-/// As the system reports them.
+/// Those of the system.
 pub fn set_segment_size(socket: impl AsFd, size: Option<u16>) -> io::Result<()> {
     SockRef::from(&socket).set_tcp_mss(size.unwrap_or_default().into())
 }
 
-/// Sends without the DF bit, so that routers may fragment what they cannot forward whole (ip(7)). `address` is where it
-/// is to connect. On IPv6 no router fragments: a smaller segment size is the cure there.
+/// Clears the DF bit, so that routers may fragment packets that are too large (ip(7)). `address` is the destination. On
+/// IPv6 routers never fragment: use a smaller segment size there.
 ///
 /// # Errors
-/// As the system reports them.
+/// Those of the system.
 pub fn leave_path_mtu_alone(socket: impl AsFd, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?,

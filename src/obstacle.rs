@@ -1,19 +1,16 @@
-//! What keeps us from starting, or will: what is found, and what to do. The start refuses with it, and `check` shows it
-//! before.
+//! What prevents a start: a fault and its remedy. The start refuses with it, and `check` reports it.
 
 use std::fmt;
 
-/// One thing that is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// What is found, and where.
+    /// The fault, and where it is.
     pub found: String,
-    /// What to do about it.
+    /// The remedy.
     pub cure: String,
 }
 
 impl Obstacle {
-    /// Puts it together.
     #[must_use]
     pub fn new(found: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { found: found.into(), cure: cure.into() }

@@ -1,8 +1,9 @@
-//! Who counts as one client. Pure.
+//! Which addresses count as one client. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, however it is written, or an IPv6 network: whoever has one address has its /64 (RFC 7934 3).
+/// The IPv4 address (also for an IPv4-mapped one), or the IPv6 /64: a host with one address of a /64 usually has all of
+/// it (RFC 7934 3).
 #[must_use]
 pub fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -11,7 +12,7 @@ pub fn one_client(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Such a client for people: an address, or a network as one.
+/// A client for display: an address or a network.
 #[must_use]
 pub fn shown(client: IpAddr) -> String {
     match client {

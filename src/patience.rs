@@ -1,4 +1,4 @@
-//! Waiting with a limit, where it happens several times a message: the runtime's timers are not touched each time.
+//! Time limits for operations that happen several times for each message, without using the runtime's timers each time.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-/// As [`tokio::time::timeout`], for writing: the kernel takes most at once, and then no clock is asked.
+/// Like [`tokio::time::timeout`], for writing: the kernel usually accepts everything at once, and then no clock is
+/// read.
 ///
 /// # Errors
 /// It took longer.
@@ -21,8 +22,8 @@ pub(crate) async fn within<T>(limit: Duration, writing: impl Future<Output = T>)
     }
 }
 
-/// A timer that is kept between waits. Their ends mostly move away before they come, so it is set anew only when it has
-/// rung, or when an end is nearer than it. It may ring for nobody: who waited for it last is woken once for nothing.
+/// A timer that is reused. Deadlines usually move before they are reached, so the timer is reset only when it has
+/// fired, or when a deadline is earlier. It may fire needlessly: the task that waited last is then woken once in vain.
 pub(crate) struct ReusableTimer(Pin<Box<Sleep>>);
 
 impl ReusableTimer {
@@ -30,7 +31,7 @@ impl ReusableTimer {
         Self(Box::pin(sleep_until(Instant::now() + Duration::from_hours(24))))
     }
 
-    /// Waits for that moment.
+    /// Waits until this time.
     pub(crate) async fn at(&mut self, when: Instant) {
         if self.0.is_elapsed() || self.0.deadline() > when {
             self.0.as_mut().reset(when);

@@ -1,11 +1,11 @@
-//! Back-pressure: mail is turned away with 452 4.3.1 while free space, memory or inodes are short, or too many messages
-//! wait. By memory, inodes and number strangers are the first, our organisations come later.
+//! Back-pressure: mail is refused with 452 4.3.1 while disk space, memory or inodes are short, or too many messages
+//! wait. For memory, inodes and the number of messages strangers are refused first, our organisations later.
 //!
 //! Sessions ask [`Pressure::has_room`] for a message and [`Share::take_room`] for the pieces of one that is coming in;
-//! [`Pressure::watch`] looks every few seconds, and `weigh` judges what it saw. What open messages have written since the
-//! last look, and what they are about to, counts as gone. Half-sent messages give way first; nothing already accepted is
-//! touched. As a message that goes to its next hop at once may have to be queued all the same, MAIL is answered alike in
-//! both modes.
+//! [`Pressure::watch`] checks every few seconds, and `weigh` decides. What incoming messages have written since the
+//! last check, and are expected to write, counts as used. Incoming messages are refused first; nothing that was
+//! accepted is touched. A message for cut-through may have to be queued as well, so MAIL gets the same answer in both
+//! modes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,40 +26,40 @@ pub mod proc;
 mod log;
 pub mod weigh;
 
-/// How often it is looked at.
+/// How often the resources are checked.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// Whether there is room for more mail.
+/// The state of back-pressure.
 #[derive(Debug)]
 pub struct Pressure {
-    /// By [`Whose`]: whether his mail is turned away, as `levels` has it.
+    /// By [`Whose`]: whether its mail is refused, as in `levels`.
     on: [AtomicBool; 2],
-    /// For want of what.
+    /// The shortages.
     levels: Mutex<Levels>,
-    /// Bytes that were free at the last look.
+    /// Free bytes at the last check.
     free: AtomicU64,
-    /// As configured at the last look.
+    /// As configured at the last check.
     min_free: AtomicU64,
-    /// Files that could be made at the last look before everybody is turned away.
+    /// How many files could be created, by the last check, before all mail is refused.
     files_left: AtomicU64,
-    /// Files of open messages that were made since the last look.
+    /// Files that incoming messages created since the last check.
     files: AtomicU64,
-    /// Bytes of open messages that went to the disk since the last look.
+    /// Bytes that incoming messages wrote to the disk since the last check.
     written: AtomicU64,
-    /// How often it was looked at.
+    /// The number of checks.
     looks: AtomicU64,
-    /// Bytes of open messages that are still to go there.
+    /// Bytes that incoming messages are expected to write.
     to_come: AtomicU64,
-    /// Whether it was told that open messages have taken the room.
+    /// Whether it was logged that incoming messages have used up the space.
     told: AtomicBool,
-    /// What sessions hold in memory.
+    /// Memory that sessions hold.
     held: AtomicU64,
-    /// What they may hold all together.
+    /// The limit for all sessions together.
     may_hold: AtomicU64,
 }
 
 impl Default for Pressure {
-    /// Nobody has looked yet.
+    /// Before the first check.
     fn default() -> Self {
         Self {
             on: Default::default(),
@@ -79,13 +79,13 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// Whether mail of these is to be turned away.
+    /// Whether mail of such clients is to be refused.
     #[must_use]
     pub fn turns_away(&self, whose: Whose) -> bool {
         self.on[whose as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether there is room for another message of this many bytes beside those that are coming in.
+    /// Whether there is space for another message of this many bytes, in addition to those that are coming in.
     #[must_use]
     pub fn has_room(&self, whose: Whose, size: u64) -> bool {
         if self.turns_away(whose) {
@@ -110,7 +110,7 @@ impl Pressure {
         Share { pressure: self.clone(), limit, received: 0, written: 0, lately: (0, 0), to_come: 0 }
     }
 
-    /// Takes note of what a look showed, and returns whose mail is turned away before and after it.
+    /// Records a check, and returns whose mail is refused before and after it.
     pub fn look(&self, figures: &Figures, bounds: Bounds) -> (Levels, Levels) {
         self.free.store(figures.free, Ordering::Relaxed);
         self.min_free.store(bounds.min_free, Ordering::Relaxed);
@@ -137,10 +137,10 @@ impl Pressure {
         self.free.load(Ordering::Relaxed).saturating_sub(gone)
     }
 
-    /// Takes so many bytes, and so many new files.
+    /// Reserves this many bytes, and this many new files.
     fn take_room(&self, bytes: u64, files: u64) -> Result<(), String> {
         let min_free = self.min_free.load(Ordering::Relaxed);
-        // First of all: others do the same at this moment.
+        // Counted before the check, because others do the same concurrently.
         let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let made = self.files.fetch_add(files, Ordering::Relaxed).saturating_add(files);
         let is_full = self.levels().of(Want::Disk).concerns(Whose::Known);
@@ -156,7 +156,7 @@ impl Pressure {
         Err(short)
     }
 
-    /// Looks, with the configuration in force, until `stop`.
+    /// Checks repeatedly, with the configuration in force, until `stop`.
     pub async fn watch(
         self: Arc<Self>,
         (current, spool): (Arc<Current>, Arc<dyn Spool>),
@@ -168,7 +168,7 @@ impl Pressure {
         let (mut memory, mut inodes) = (OurMemory::default(), None);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let config = current.load().config.clone();
-            // What was written before is in what the system says.
+            // What was written before is included in the system's figures.
             let (written, files) = (self.written.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed));
             let (spool, counted, refresh) = (spool.clone(), memory, refresh(&metrics));
             let looking = move || {
@@ -202,9 +202,10 @@ impl Pressure {
     }
 }
 
-/// What all sessions together may hold: between two looks that much may come, and must not lead from where nobody is
-/// turned away to where the kernel ends us. Once mail is turned away for want of memory each has his share only; not where
-/// something else than the queue has it, for that does not end by itself, and long headers would never come in.
+/// The limit for all sessions together: that much may be added between two checks, and must not lead from normal
+/// operation to being killed for lack of memory. While mail is refused for lack of memory, each session has its own
+/// share only; but not if something other than the queue uses the memory, since that may not end by itself, and long
+/// header sections could never be received.
 fn may_hold(memory: Option<Memory>, turned_away: TurnedAway) -> u64 {
     match memory {
         Some(_) if turned_away != TurnedAway::Nobody => 0,
@@ -213,12 +214,12 @@ fn may_hold(memory: Option<Memory>, turned_away: TurnedAway) -> u64 {
     }
 }
 
-/// What directories hold for the moment, because they are being read anew.
+/// Memory that directories use temporarily for a refresh.
 fn refresh(metrics: &Metrics) -> u64 {
     u64::try_from(metrics.directory_refresh.with_label_values::<&str>(&[]).get()).unwrap_or_default()
 }
 
-/// What of our memory counted at the last look, and what directories held then for the moment.
+/// Our memory at the last check, without what directories used temporarily.
 #[derive(Debug, Clone, Copy, Default)]
 struct OurMemory {
     counted: u64,
@@ -226,7 +227,7 @@ struct OurMemory {
 }
 
 impl OurMemory {
-    /// Looks. What a refresh held at the last look may not be given back yet.
+    /// Measures. Memory of a refresh at the last check may not have been returned yet.
     fn look(self, config: &Config, refresh: u64) -> (Self, Option<Memory>) {
         let Some(anonymous) = machine::anonymous() else { return (self, None) };
         let counted = weigh::without_refresh(anonymous, refresh.max(self.refresh), self.counted);
@@ -235,23 +236,23 @@ impl OurMemory {
     }
 }
 
-/// One message that is coming in. When it is dropped, nothing more of it is to come.
+/// A message that is coming in. When it is dropped, no more of it is expected.
 #[derive(Debug)]
 pub struct Share {
     pressure: Arc<Pressure>,
-    /// What it may have in all: what the client said, or what the receive connector allows.
+    /// Its largest size: the client's SIZE, or the receive connector's limit.
     limit: u64,
     received: u64,
     written: u64,
-    /// At which look something was written last, and how much since.
+    /// The number of the last check before something was written, and how much was written since.
     lately: (u64, u64),
-    /// What it adds to [`Pressure::to_come`].
+    /// Its contribution to [`Pressure::to_come`].
     to_come: u64,
 }
 
 impl Share {
-    /// Octets have come in. As many again are expected, at most those that may be: who only says that he will send much
-    /// takes no room from others.
+    /// Octets were received. As many again are expected, up to the limit: a client that only announces much does not
+    /// reserve space.
     pub fn received(&mut self, octets: usize) {
         self.received += octets as u64;
         let expected = self.received.saturating_mul(2).min(self.limit).max(self.received);
@@ -259,10 +260,10 @@ impl Share {
         self.set_to_come(expected.saturating_sub(self.written));
     }
 
-    /// Takes room for this many bytes on the disk, which are written next.
+    /// Reserves this many bytes on the disk, which are written next.
     ///
     /// # Errors
-    /// There is none without going below `min_free`, or no file for them: which, in words.
+    /// It would go below `min_free`, or no file can be created; the text says which.
     pub fn take_room(&mut self, bytes: usize) -> Result<(), String> {
         let (pressure, bytes) = (&self.pressure, bytes as u64);
         pressure.take_room(bytes, u64::from(self.written == 0))?;
@@ -273,7 +274,7 @@ impl Share {
         Ok(())
     }
 
-    /// What was written is gone again, and nothing more is to come.
+    /// What was written has been deleted, and no more is expected.
     pub fn thrown_away(&mut self) {
         self.set_to_come(0);
         let (look, bytes) = std::mem::take(&mut self.lately);
@@ -282,7 +283,7 @@ impl Share {
         }
     }
 
-    /// Whether what can be on the disk is to be there.
+    /// Whether content should be written to the disk rather than kept in memory.
     #[must_use]
     pub fn is_short_of_memory(&self) -> bool {
         self.pressure.is_short_of_memory(0)
@@ -304,7 +305,7 @@ impl Drop for Share {
     }
 }
 
-/// Takes so many from a count, at most all: a look may come between.
+/// Subtracts from a count, down to zero: a check may have reset it in between.
 fn take(count: &AtomicU64, many: u64) {
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some(all.saturating_sub(many)));
 }

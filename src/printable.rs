@@ -1,12 +1,11 @@
-//! Text that strangers choose, made fit to be shown: characters that move the cursor, begin a line or turn the
-//! direction of what stands around them are written as escapes. The log, all output for people,
-//! the API and the status page pass through here.
+//! Makes strangers' text safe to display: characters that move the cursor, begin a line or change the direction of
+//! surrounding text are escaped. Used for the log, all output for people, the API and the status page.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Whether a character is shown as an escape: controls (U+0085 is one), the separators of lines and paragraphs, and
-/// what turns the direction of text (Unicode TR 36, 3.3).
+/// Whether a character is escaped: controls (including U+0085), separators of lines and paragraphs, and those that
+/// change the direction of text (Unicode TR 36, 3.3).
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -17,12 +16,12 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
 
-/// Several lines of ours, which may have foreign text in them: line ends and tabs stay.
+/// Several lines of ours that may include foreign text: line ends and tabs are kept.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| !matches!(c, '\n' | '\t') && is_unsafe(c))
 }
 
-/// JSON text as it was, with such characters as JSON's own escapes. They can stand in strings only.
+/// JSON text with such characters as JSON escapes. They can occur in strings only.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     if is_plain(text) || !text.contains(|c| c != '\n' && is_unsafe(c)) {
         return Cow::Borrowed(text);
@@ -51,21 +50,21 @@ fn escaped(text: &str, escape: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Printable ASCII: nearly all texts are.
+/// Whether all is printable ASCII, as in nearly all texts.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }
 
-/// Takes a text in pieces, keeps so many octets of it, and counts the rest.
+/// Takes a text in pieces, keeps a limited number of octets, and counts the rest.
 pub(crate) struct Bounded<'a> {
     to: &'a mut String,
     room: usize,
-    /// Octets that found no room.
+    /// Octets that were not kept.
     pub(crate) more: usize,
 }
 
 impl<'a> Bounded<'a> {
-    /// Appends at most `room` octets of text to `to`, which escapes may make longer.
+    /// Appends at most `room` octets of text to `to`; escapes may make it longer.
     pub(crate) fn new(to: &'a mut String, room: usize) -> Self {
         Self { to, room, more: 0 }
     }

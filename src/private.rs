@@ -1,7 +1,7 @@
-//! Files and folders that only we can read, whatever the umask; and `state_dir` as it has to be found at the start.
+//! Files and folders with access for this user only, whatever the umask; and the checks of `state_dir` at start.
 //!
-//! Whoever writes below `state_dir` makes its files and folders here; `run` looks at what is there ([`look_after`])
-//! before anything is read from it.
+//! All code that writes below `state_dir` creates files and folders here; `run` calls [`look_after`] before anything is
+//! read from it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::obstacle::Obstacle;
 
-/// What is ours in `state_dir`, by name. Everything else in it is somebody else's, and left alone.
+/// Our own files and folders in `state_dir`. Everything else in it belongs to others and is left alone.
 const OURS: [&str; 8] = [
     "spool",
     "trace",
@@ -22,10 +22,10 @@ const OURS: [&str; 8] = [
     "admin.token",
 ];
 
-/// How many files a line of the log names.
+/// The most files that a line of the log names.
 const NAMED: usize = 5;
 
-/// How a file is opened that nobody else may read if it is made.
+/// Options to open a file which, if it is created, is accessible for this user only.
 #[must_use]
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -33,7 +33,7 @@ pub fn options() -> OpenOptions {
     options
 }
 
-/// An empty file in the place of what is there.
+/// Creates an empty file, or truncates an existing one.
 ///
 /// # Errors
 /// The system's.
@@ -41,7 +41,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(true).open(path)
 }
 
-/// A folder and those above it where they are missing.
+/// Creates a folder and its parents, where they are missing.
 ///
 /// # Errors
 /// The system's.
@@ -49,16 +49,16 @@ pub fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes `state_dir` where it is missing, and finds it as it has to be: no links in it, and no rights of others to what is
-/// ours, which are taken away and told. `others` are files of ours that the configuration names.
+/// Creates `state_dir` if it is missing, and checks it: there must be no symbolic links in it; rights of other users to
+/// our files are removed and logged. `others` are further files of ours that the configuration names.
 ///
 /// # Errors
-/// What keeps us from starting, with what to do.
+/// Why the start is impossible, with what to do.
 pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), Obstacle> {
     if let Some(obstacle) = is_no_folder(state_dir) {
         return Err(obstacle);
     }
-    // Those above it are not ours: whoever we become must get through.
+    // Its parents are not ours: whatever user we switch to must be able to pass.
     if let Some(above) = state_dir.parent() {
         let _ = fs::create_dir_all(above); // what is wrong with it is said of state_dir
     }
@@ -84,19 +84,18 @@ pub fn look_after(state_dir: &Path, others: &[&Path]) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// Who starts on a `state_dir`.
+/// The user who starts on a `state_dir`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Starts {
-    /// This user.
     As(u32),
-    /// Root, who gives what is ours to this user and becomes it.
+    /// Root, who gives our files to this user and switches to it.
     AsRootFor(u32),
 }
 
-/// What [`look_after`] would refuse to start with; nothing is changed. The first few, and how many there are.
+/// What [`look_after`] would refuse, without changing anything: the first few obstacles, and their number.
 ///
 /// # Errors
-/// What cannot be looked at.
+/// A file that cannot be examined.
 pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Result<(Vec<Obstacle>, usize), Obstacle> {
     let (mut first, mut all) = (Vec::new(), 0);
     if let Some(obstacle) = is_no_folder(state_dir) {
@@ -108,7 +107,7 @@ pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Res
         return Ok((first, all));
     }
     let ours: Vec<PathBuf> = ours(state_dir, others).collect();
-    // As `run::privileges` does: what stands in folders of somebody else's is not given.
+    // As in `run::privileges`: files in other folders are not given away.
     let is_given = |path: &Path| {
         let within = path.strip_prefix(state_dir).ok().and_then(|inner| inner.components().next());
         within.is_none_or(|entry| ours.contains(&state_dir.join(entry)))
@@ -128,7 +127,7 @@ pub(crate) fn inspect(state_dir: &Path, others: &[&Path], starts: Starts) -> Res
     Ok((first, all))
 }
 
-/// That something else is in the place of `state_dir`: a file, or a link that leads nowhere.
+/// Whether something else is in the place of `state_dir`: a file, or a dangling symbolic link.
 pub(crate) fn is_no_folder(state_dir: &Path) -> Option<Obstacle> {
     let (there, behind) = (fs::symlink_metadata(state_dir).ok()?, fs::metadata(state_dir));
     let path = state_dir.display();
@@ -142,23 +141,23 @@ pub(crate) fn is_no_folder(state_dir: &Path) -> Option<Obstacle> {
     }
 }
 
-/// The paths of what is ours in `state_dir`.
+/// The paths of our files in `state_dir`.
 pub(crate) fn ours<'a>(state_dir: &'a Path, others: &'a [&Path]) -> impl Iterator<Item = PathBuf> + 'a {
     let named = others.iter().filter(move |file| file.starts_with(state_dir)).map(|file| file.to_path_buf());
     OURS.iter().map(|name| state_dir.join(name)).chain(named)
 }
 
-/// Whose something in `state_dir` is.
+/// Whether something in `state_dir` is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Of those that [`ours`] names, or within them; `state_dir` itself.
+    /// One of [`ours`], or in one of them; `state_dir` itself.
     Ours,
-    /// Somebody else's.
+    /// Another user's.
     Others,
 }
 
-/// Looks at `state_dir`, which may be a link itself, and at all that is in it, and goes behind no other link. A folder is
-/// looked at before what is in it, so that nobody else can change that meanwhile.
+/// Visits `state_dir`, which may be a symbolic link itself, and everything in it, without following other links. A
+/// folder is visited before its content, so that other users cannot change it in between.
 fn survey(
     state_dir: &Path,
     others: &[&Path],
@@ -173,7 +172,7 @@ fn survey(
         let entries = match entries {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Such as `lost+found`: nothing of ours is there.
+            // Such as `lost+found`: none of our files is there.
             Err(_) if whose == Whose::Others && !ours.iter().any(|file| file.starts_with(&folder)) => continue,
             Err(error) => return Err(cannot("read", &folder, &error)),
         };
@@ -193,8 +192,8 @@ fn survey(
     Ok(())
 }
 
-/// Behind a link there may be a new, empty spool, or a file that is not ours to write: whatever its name, since names of
-/// ours are not all there yet.
+/// Behind a symbolic link there may be an empty spool, or a file that we must not write; this applies to any name,
+/// since some of our files may not exist yet.
 fn not_a_link(path: &Path, metadata: &fs::Metadata) -> Result<(), Obstacle> {
     if !metadata.is_symlink() {
         return Ok(());
@@ -213,13 +212,13 @@ fn giveable(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), Obsta
     Err(many_names(path, user))
 }
 
-/// Root must not give a file away that has another name as well: that may stand where the user may not write.
+/// Root must not give away a file with another hard link, which may be where the user may not write.
 pub(crate) fn many_names(path: &Path, user: u32) -> Obstacle {
     let found = format!("{} has other names (hard links), so it cannot be given to user {user}", path.display());
     Obstacle::new(found, "copy it and remove the other names")
 }
 
-/// What is not ours cannot be kept from its owner.
+/// A file that is not ours could be changed by its owner.
 fn belongs_to(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), Obstacle> {
     let owner = metadata.uid();
     if owner == user {
@@ -229,7 +228,7 @@ fn belongs_to(path: &Path, metadata: &fs::Metadata, user: u32) -> Result<(), Obs
     Err(Obstacle::new(found, "give state_dir and what is in it to this one (chown -R)"))
 }
 
-/// Takes rights of others away. Root can use what is not its own all the same.
+/// Removes rights of others. Root can use files of other users all the same.
 fn narrow(path: &Path, metadata: &fs::Metadata, wide: &mut Vec<PathBuf>) -> Result<(), Obstacle> {
     let user = rustix::process::geteuid();
     if !user.is_root() {

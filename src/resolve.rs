@@ -1,7 +1,7 @@
-//! Calls [`routing::decide`](crate::routing::decide) and asks what it wants to know.
+//! Calls [`routing::decide`](crate::routing::decide), and asks the directories its questions.
 //!
-//! The server, the queue, `fingerpost route` and the status page all decide through a [`Resolver`];
-//! it decides nothing itself. Equal questions under way are asked once, whoever asks.
+//! The server, the queue, `fingerpost route` and the status page all decide through a [`Resolver`]; it decides nothing
+//! itself. Equal questions in progress are asked once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,10 +19,10 @@ use crate::smtp::envelope::Origin;
 use crate::smtp::reply;
 use crate::time::UnixTime;
 
-/// How many questions one recipient may cost (DESIGN section 5).
+/// The most questions for one recipient (DESIGN section 5).
 const QUESTIONS: usize = 32;
 
-/// One configuration's decisions: its table and its directories.
+/// The table and the directories of one configuration.
 #[derive(Clone)]
 pub struct Resolver {
     table: Arc<Table>,
@@ -31,49 +31,46 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Puts the two together.
     #[must_use]
     pub fn new(table: Arc<Table>, directories: Arc<Directories>) -> Self {
         Self { table, directories, under_way: Arc::default() }
     }
 
-    /// The table decisions are made by.
     #[must_use]
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
-    /// The directories that are asked.
     #[must_use]
     pub fn directories(&self) -> &Arc<Directories> {
         &self.directories
     }
 
-    /// Decides where one recipient goes. `freshness: Live` asks every directory itself: before a loop is
-    /// believed, and before a next hop's "unknown recipient" is.
+    /// Decides where one recipient goes. With `freshness: Live` every directory itself is asked, as is necessary before
+    /// a loop, or a next hop's "unknown recipient", is believed.
     pub async fn resolve(&self, origin: &Origin, address: &Address, freshness: Freshness, now: UnixTime) -> Decision {
         let about = About { origin, address, freshness, now, behalf: &Behalf::Ours, standing: Standing::Known };
         self.go_on(&about, Answers::default()).await
     }
 
-    /// Decides what memory can decide, at once.
+    /// Decides with answers in memory only.
     ///
     /// # Errors
-    /// A directory has to be asked itself: [`Resolver::go_on`] with these answers.
+    /// A directory has to be asked: continue with [`Resolver::go_on`] and these answers.
     pub fn at_once(&self, about: &About<'_>) -> Result<Decision, Answers> {
         // Most mail needs one.
         let mut answers = Answers(Vec::with_capacity(1));
         self.without_asking(about, &mut answers).map_err(|_| answers)
     }
 
-    /// Decides, where some answers are there already.
+    /// Decides, with some answers already known.
     pub async fn go_on(&self, about: &About<'_>, mut answers: Answers) -> Decision {
         loop {
             let question = match self.without_asking(about, &mut answers) {
                 Ok(decision) => return decision,
                 Err(question) => question,
             };
-            // Before anybody can join: nobody waits for another one's turn.
+            // Taken before the question is registered, so that no caller waits for another one's turn.
             let turn = match self.directories.turn(&question, (about.behalf, about.standing)).await {
                 Ok(turn) => turn,
                 Err(answer) => {
@@ -82,7 +79,7 @@ impl Resolver {
                 }
             };
             let asking = self.under_way.join(&question);
-            // Who joins leaves the place to others.
+            // A caller that joins does not need its turn.
             let turn = if asking.joins { None } else { turn };
             let ask = || self.directories.ask_in_turn(&question, turn);
             let answer = asking.answer.get_or_init(ask).await.clone();
@@ -91,10 +88,10 @@ impl Resolver {
         }
     }
 
-    /// As far as memory goes.
+    /// Decides with answers in memory.
     ///
     /// # Errors
-    /// The question that a directory has to be asked.
+    /// The question for a directory.
     fn without_asking(&self, about: &About<'_>, answers: &mut Answers) -> Result<Decision, Question> {
         let About { origin, address, freshness, now, .. } = *about;
         loop {
@@ -114,23 +111,21 @@ impl Resolver {
     }
 }
 
-/// The recipient that is decided about, and how.
+/// The recipient, and how to decide about it.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// Where the mail comes from.
     pub origin: &'a Origin,
-    /// The recipient as received.
+    /// As received.
     pub address: &'a Address,
-    /// Whether what was known a while ago will do.
+    /// Whether cached answers may be used.
     pub freshness: Freshness,
     pub now: UnixTime,
-    /// On whose behalf directories are asked.
     pub behalf: &'a Behalf,
-    /// Who comes first.
+    /// The priority of its questions.
     pub standing: Standing,
 }
 
-/// What is held against a recipient must not rest on a cache that answered in the directory's place.
+/// A refusal must not rest on a cached answer that was given because the directory failed.
 fn believed(question: Question, answer: Answer) -> (Question, Answer) {
     if question.freshness == Freshness::Live && answer.fresh != Fresh::Live {
         let why = "it was to be asked itself, and answered from its cache".into();
@@ -145,17 +140,17 @@ fn undecided(address: &Address) -> Decision {
     Decision { address: address.clone(), verdict, reasons }
 }
 
-/// The questions under way, of all sessions.
+/// Questions in progress, of all sessions.
 #[derive(Default)]
 struct UnderWay(Mutex<HashMap<Question, Arc<OnceCell<Answer>>>>);
 
-/// One asker's share in a question under way; the last one to let go of it ends it. An asker that is dropped while it
-/// asks leaves the asking to the next one that waits.
+/// A caller's share in a question in progress; the last one to drop it removes the question. If a caller is dropped
+/// while it asks, the next waiting one asks.
 struct Asking<'a> {
     under_way: &'a UnderWay,
     question: &'a Question,
     answer: Arc<OnceCell<Answer>>,
-    /// Whether somebody else asks it.
+    /// Whether another caller asks it.
     joins: bool,
 }
 
@@ -163,7 +158,7 @@ impl UnderWay {
     fn join<'a>(&'a self, question: &'a Question) -> Asking<'a> {
         let mut questions = self.lock();
         let (answer, joins) = match questions.get(question) {
-            // An answer is for those who waited for it: who comes now asks anew.
+            // An answer is only for callers that waited for it; later ones ask again.
             Some(answer) if !answer.initialized() => (answer.clone(), true),
             _ => {
                 let answer = Arc::<OnceCell<Answer>>::default();
@@ -175,7 +170,7 @@ impl UnderWay {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Question, Arc<OnceCell<Answer>>>> {
-        // Nothing that can panic happens under the lock.
+        // No code under the lock can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,7 +179,7 @@ impl Drop for Asking<'_> {
     fn drop(&mut self) {
         let mut questions = self.under_way.lock();
         let is_ours = questions.get(self.question).is_some_and(|answer| Arc::ptr_eq(answer, &self.answer));
-        // The map and we: nobody else waits.
+        // Two references are the map's and ours: no other caller waits.
         if is_ours && (self.answer.initialized() || Arc::strong_count(&self.answer) == 2) {
             questions.remove(self.question);
         }

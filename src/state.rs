@@ -21,33 +21,28 @@ use crate::time::UnixTime;
 
 pub mod saved_table;
 
-/// How long a domain that ceased to be accepted gets a temporary answer.
+/// How long mail for a domain that ceased to be accepted is refused temporarily only.
 pub const KEPT: Duration = Duration::from_secs(3600);
 
 const FILE: &str = "accepted-domains.json";
 
-/// The content of `accepted-domains.json`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domains {
-    /// The accepted domains.
     accepted: BTreeSet<String>,
-    /// Those that ceased to be, and when.
+    /// Domains that ceased to be accepted, and when.
     removed: BTreeMap<String, UnixTime>,
 }
 
-/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The file system says so.
     #[error("{0}: {1}; check the owner and the free space of state_dir")]
     Io(PathBuf, std::io::Error),
-    /// It is not what was written.
     #[error("{0}: {1}; remove it: domains that were removed lately will be refused at once")]
     Form(PathBuf, serde_json::Error),
 }
 
 impl Domains {
-    /// What is to be kept of a configuration in force.
+    /// The state to store for a configuration in force.
     #[must_use]
     pub fn of(accepted: &AcceptedDomains) -> Self {
         Self {
@@ -56,10 +51,10 @@ impl Domains {
         }
     }
 
-    /// Reads it; without a file nothing was ever accepted.
+    /// Reads the file; if there is none, no domain was ever accepted.
     ///
     /// # Errors
-    /// A [`StateError`] where the file cannot be read or has another form.
+    /// A [`StateError`] if the file cannot be read or parsed.
     pub fn read(state_dir: &Path) -> Result<Self, StateError> {
         let path = state_dir.join(FILE);
         match fs::read(&path) {
@@ -69,7 +64,7 @@ impl Domains {
         }
     }
 
-    /// Writes it, durably and in one step; the folder is made where it is missing.
+    /// Writes the file durably and atomically; creates the folder if it is missing.
     ///
     /// # Errors
     /// [`StateError::Io`]; the earlier file stays.
@@ -87,8 +82,8 @@ impl Domains {
         replace().map_err(|error| StateError::Io(path.clone(), error))
     }
 
-    /// The domains that were accepted within the hour before `now` and are not in the configuration that follows.
-    /// Those that were accepted last cease to be now: nobody was told of it before.
+    /// Domains that were accepted within the hour before `now` and are not in the new configuration. For those that
+    /// were accepted last the hour begins now.
     #[must_use]
     pub fn removed_by(&self, accepted: &AcceptedDomains, now: UnixTime) -> Removed {
         let earlier = self.removed.iter().map(|(domain, at)| (domain, *at));
@@ -98,10 +93,10 @@ impl Domains {
     }
 }
 
-/// A key for the hashes of this installation.
+/// A random key for the hashes of this installation.
 ///
 /// # Errors
-/// The system gives no randomness.
+/// The system has no random numbers.
 pub fn random_key() -> Result<HashKey, String> {
     let mut key = HashKey::default();
     aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;

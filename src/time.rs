@@ -1,8 +1,8 @@
 //! Points in time as the program compares and writes them: whole seconds since 1970, UTC.
 //!
-//! Code without I/O takes a [`UnixTime`] as an argument; [`UnixTime::now`] and [`UnixTime::steady`] are for the shell alone. What
-//! people read, and what other hosts wrote, is by the time of day; what is due, and how long ago something was, by the
-//! steady clock; what outlives a restart ages by [`QueueTime`].
+//! Code without I/O takes a [`UnixTime`] as an argument; only other code calls [`UnixTime::now`] and
+//! [`UnixTime::steady`]. Times for display, and times from other hosts, are of the wall clock; due times and durations
+//! use the steady clock; ages over restarts use [`QueueTime`].
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -17,10 +17,10 @@ use time::format_description::well_known::{Rfc2822, Rfc3339};
 #[serde(transparent)]
 pub struct UnixTime(pub u64);
 
-/// A jump of the time of day by more than this is told.
+/// A jump of the wall clock by more than this many seconds is logged.
 const JUMP: u64 = 60;
 
-/// When this process looked at its clocks first.
+/// When this process first read its clocks.
 struct Start {
     day: Duration,
     at: Instant,
@@ -38,7 +38,7 @@ impl Start {
     }
 }
 
-/// By how many seconds the time of day has moved away from the steady clock; negative: it was put back.
+/// By how many seconds the wall clock is ahead of the steady clock; negative: it is behind.
 #[must_use]
 pub fn moved() -> i64 {
     let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -46,15 +46,14 @@ pub fn moved() -> i64 {
     ahead.saturating_add(500).div_euclid(1000)
 }
 
-/// What was last seen of how the time of day moves away from the steady clock.
+/// Detects jumps of the wall clock against the steady clock.
 #[derive(Debug, Default)]
 pub struct Jumps {
     told: i64,
 }
 
 impl Jumps {
-    /// By how much it has jumped, in seconds, where that is more than a minute and was not told yet. `moved`: as
-    /// [`moved`] says.
+    /// The jump since the last call in seconds, if it is more than a minute. `moved`: the value of [`moved`].
     pub fn look(&mut self, moved: i64) -> Option<i64> {
         let jump = moved.saturating_sub(self.told);
         let told = jump.unsigned_abs() > JUMP;
@@ -66,56 +65,56 @@ impl Jumps {
 }
 
 impl UnixTime {
-    /// The system's clock, now. Pure code never calls it.
+    /// The wall clock, now. Pure code never calls it.
     #[must_use]
     pub fn now() -> Self {
         Self(time_of_day().as_secs())
     }
 
-    /// The steady clock, now: the time of day at the start of this process and what has passed since. It does not jump;
-    /// what is due is compared with it. Pure code never calls it.
+    /// The steady clock, now: the wall clock at the start of this process plus the time since. It does not jump; due
+    /// times are compared with it. Pure code never calls it.
     #[must_use]
     pub fn steady() -> Self {
         Self(START.steady().as_secs())
     }
 
-    /// Now, by that of the two clocks that is behind: for removing what is old, which a clock that is ahead must not hasten.
+    /// The earlier of the two clocks: for removing what is old, which a clock that is ahead must not hasten.
     #[must_use]
     pub fn at_least() -> Self {
         Self::now().min(Self::steady())
     }
 
-    /// The time of day at which the steady clock will show this, as far as is known now.
+    /// The wall-clock time when the steady clock will show this, as far as is known now.
     #[must_use]
     pub fn by_day(self) -> Self {
         Self(self.0.saturating_add_signed(moved()))
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// The time since `earlier`; zero if that is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 
-    /// This time moved on by `by`, in whole seconds.
+    /// This time plus `by`, in whole seconds.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(by.as_secs()))
     }
 
-    /// The other way round: what the steady clock showed at this time of day, as far as is known now.
+    /// The inverse of `by_day`: what the steady clock showed at this wall-clock time, as far as is known now.
     #[must_use]
     pub fn of_day(self) -> Self {
         Self(self.0.saturating_add_signed(moved().saturating_neg()))
     }
 
-    /// As RFC 5322 3.3 writes a date, in UTC: `Sat, 21 Nov 2026 04:39:00 +0000`.
+    /// As a date of RFC 5322 3.3, in UTC: `Sat, 21 Nov 2026 04:39:00 +0000`.
     #[must_use]
     pub fn rfc5322(self) -> String {
         self.utc().format(&Rfc2822).unwrap_or_default()
     }
 
-    /// As RFC 3339 writes a date, in UTC: `2026-11-21T04:39:00Z`.
+    /// As a date of RFC 3339, in UTC: `2026-11-21T04:39:00Z`.
     #[must_use]
     pub fn rfc3339(self) -> String {
         self.utc().format(&Rfc3339).unwrap_or_default()
@@ -127,39 +126,39 @@ impl UnixTime {
     }
 }
 
-/// Seconds that a spool has run, counted from the time of day at which it was made: it stands still while we do not run,
-/// and never jumps. All ages are counted by it.
+/// The clock of a spool, in seconds: it started from the wall clock when the spool was made, advances only while the
+/// program runs, and never jumps. All ages are based on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct QueueTime(pub u64);
 
 impl QueueTime {
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// The time since `earlier`; zero if that is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 
-    /// This time moved on by `by`, in whole seconds.
+    /// This time plus `by`, in whole seconds.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(by.as_secs()))
     }
 }
 
-/// One moment, by the clocks that do not jump.
+/// The current time by the clocks that do not jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The steady clock, for when something is due.
+    /// The steady clock, for due times.
     pub day: UnixTime,
-    /// The queue's time, for how old something is.
+    /// The queue's time, for ages.
     pub queue: QueueTime,
-    /// For how long this process has run.
+    /// How long this process has run.
     pub up: Duration,
 }
 
 impl Moment {
-    /// This moment; the queue's time is the spool's to say.
+    /// Now; the spool provides the queue's time.
     #[must_use]
     pub fn now(queue: QueueTime) -> Self {
         Self { day: UnixTime::steady(), queue, up: START.at.elapsed() }
@@ -186,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_jump_of_more_than_a_minute_is_told_once() {
-        // How far the time of day has moved away at each look, and by how much it jumped as far as is told.
+        // How far the wall clock has moved at each check, and the jumps that are reported.
         for (moved, told) in [
             (&[0, 0, 1, -1][..], &[None, None, None, None][..]),
             (&[0, 60, 61, 61], &[None, None, Some(61), None]),

@@ -1,4 +1,5 @@
-//! Several ways to the same end, such as the addresses of a name: one that is dead must not take the time of the others.
+//! Staggered concurrent attempts, such as to the addresses of a name: one that does not answer must not use up the time
+//! of the others.
 //!
 //! `directory` connects to the addresses of a server this way, `delivery` asks smart hosts about a recipient.
 
@@ -10,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) type Attempt<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// The first that succeeds; the others are dropped. The next one begins when one has failed, or when it has had its share
-/// of the time until `all_begun`: then it goes on beside the next. Where all fail, what the last one said; `None`: there
-/// was none.
+/// The first success; the other attempts are dropped. The next attempt begins when one has failed, or has had its share
+/// of the time until `all_begun`; then both continue concurrently. If all fail, the last error; `None`: there were no
+/// attempts.
 pub(crate) async fn first_to_succeed<T, E>(
     attempts: Vec<Attempt<'_, T, E>>,
     all_begun: Instant,
@@ -39,7 +40,7 @@ pub(crate) async fn first_to_succeed<T, E>(
     }
 }
 
-/// The first of them that ends; it is taken out.
+/// The result of the first to end, which is removed.
 async fn any<T, E>(under_way: &mut Vec<Attempt<'_, T, E>>) -> Result<T, E> {
     poll_fn(|context| {
         for at in 0..under_way.len() {
@@ -61,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// Ends after so many milliseconds; `None`: never.
+    /// Ends after this many milliseconds; `None`: never.
     #[derive(Debug, Clone, Copy)]
     struct Ends(Option<u64>, bool);
 

@@ -1,37 +1,34 @@
-//! What the kernel knows of a TCP connection (TCP_INFO, tcp(7)), and whether it looks like a path MTU black hole
-//! (RFC 2923 2.1): small segments pass, and the first full one is sent again and again.
+//! The kernel's information about a TCP connection (TCP_INFO, tcp(7)), and whether it looks like a path MTU black hole
+//! (RFC 2923 2.1): small segments pass, and the first full one is retransmitted repeatedly.
 //!
-//! `delivery/attempt` asks when a next hop takes nothing for a while.
+//! `delivery/attempt` uses it when a next hop has accepted nothing for a while.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Unanswered repetitions, each after twice the time of the one before: one alone may be a lost packet.
+/// Unanswered retransmissions, each after twice the time of the one before: a single one may be due to a lost packet.
 const REPEATED: u8 = 2;
 
-/// What every path carries: a packet of 576 bytes less the headers of IPv4 and TCP (RFC 1122 3.3.2).
+/// A payload that every path carries: a packet of 576 bytes less the headers of IPv4 and TCP (RFC 1122 3.3.2).
 const SMALL: u64 = 536;
 
-/// What the kernel knows of a connection; bytes without headers.
+/// In bytes without headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpInfo {
     /// The longest segment that we send.
     pub segment: u64,
-    /// Bytes that the peer has acknowledged.
     pub acked: u64,
-    /// Segments that arrived.
     pub delivered: u64,
-    /// Bytes that were sent and are not acknowledged.
     pub in_flight: u64,
-    /// How often the oldest of them was sent again since the last acknowledgement.
+    /// Retransmissions of the oldest of them since the last acknowledgement.
     pub repeated: u8,
 }
 
 impl TcpInfo {
-    /// Asks the kernel.
+    /// Reads TCP_INFO.
     ///
     /// # Errors
-    /// As the system reports them: it is no TCP socket.
+    /// Those of the system: it is not a TCP socket.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
         let info = get(&socket)?;
         Ok(Self {
@@ -43,8 +40,9 @@ impl TcpInfo {
         })
     }
 
-    /// Whether more than what every path carries is sent again and again, while all that arrived so far was small. A
-    /// peer that takes nothing acknowledges nevertheless, and where full segments have arrived the path carries them.
+    /// Whether data larger than any path is sure to carry is retransmitted repeatedly, while everything that arrived so
+    /// far was small. A peer that does not read still acknowledges; and if full segments have arrived the path carries
+    /// them.
     #[must_use]
     pub fn is_black_hole(&self) -> bool {
         let all_small = self.acked < self.delivered.saturating_mul(self.segment / 2);
@@ -54,7 +52,7 @@ impl TcpInfo {
 
 #[expect(unsafe_code, reason = "neither socket2 nor rustix has TCP_INFO")]
 fn get(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
-    // SAFETY: `tcp_info` is made of integers only, for which all zeros is a value; older kernels fill less of it.
+    // SAFETY: `tcp_info` has integers only, for which all zeros is valid; older kernels fill less of it.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info)).map_err(io::Error::other)?;
     let (fd, pointer) = (socket.as_fd().as_raw_fd(), (&raw mut info).cast());

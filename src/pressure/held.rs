@@ -1,7 +1,7 @@
-//! What sessions hold in memory for messages that have not ended: recipients, and content that is in no file yet.
+//! Accounts for the memory of incoming messages: recipients, and content that is not in a file yet.
 //!
-//! Each may hold a share whatever the others do; as long as all together hold more than there is for them, nobody gets
-//! more than that. Strangers are told so; what the others hold is counted only.
+//! Each may use a share in any case; while all together exceed the limit, none gets more than that. The limit is
+//! enforced for strangers; others are only counted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,22 +9,22 @@ use std::sync::atomic::Ordering;
 use super::Pressure;
 use crate::smtp::address::Address;
 
-/// Octets for all sessions; fewer where memory is short.
+/// The limit for all sessions in octets; lower while memory is short.
 pub const FOR_ALL: u64 = 128 * 1024 * 1024;
-/// What each has in any case: a usual message with some recipients.
+/// The share of each: a usual message with some recipients.
 pub const FOR_ONE: u64 = 32 * 1024;
-/// What is kept of a recipient beside his address: why he goes where, answers, hashes.
+/// Memory for a recipient beside its address: reasons, replies, hashes.
 const BESIDE: u64 = 512;
-/// In so many forms an address is kept.
+/// How many copies of an address are kept.
 const FORMS: u64 = 4;
 
-/// What a recipient costs, about.
+/// The approximate memory for a recipient.
 #[must_use]
 pub fn cost(address: &Address, orcpt: Option<&str>) -> u64 {
     BESIDE + FORMS * address.as_str().len() as u64 + orcpt.map_or(0, str::len) as u64
 }
 
-/// What one transaction holds, until it is dropped.
+/// The memory of one transaction, until it is dropped.
 #[derive(Debug)]
 pub struct Held {
     pressure: Arc<Pressure>,
@@ -37,19 +37,19 @@ impl Held {
         Self { pressure, recipients: 0, content: 0 }
     }
 
-    /// Whether so much more may be held.
+    /// Whether this much more may be used.
     #[must_use]
     pub fn has_room(&self, more: u64) -> bool {
         self.octets().saturating_add(more) <= FOR_ONE || !self.pressure.is_short_of_memory(more)
     }
 
-    /// A recipient is kept.
+    /// Adds a recipient.
     pub fn recipient(&mut self, cost: u64) {
         self.recipients += cost;
         self.pressure.held.fetch_add(cost, Ordering::Relaxed);
     }
 
-    /// Of the content so much is in memory now.
+    /// Sets how much of the content is in memory.
     pub fn content(&mut self, octets: u64) {
         self.pressure.held.fetch_add(octets, Ordering::Relaxed);
         self.pressure.held.fetch_sub(std::mem::replace(&mut self.content, octets), Ordering::Relaxed);
@@ -67,13 +67,13 @@ impl Drop for Held {
 }
 
 impl Pressure {
-    /// A transaction begins.
+    /// Begins a transaction.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Held {
         Held::new(self.clone())
     }
 
-    /// Whether with so much more sessions would hold too much in memory.
+    /// Whether with this much more sessions would use too much memory.
     #[must_use]
     pub fn is_short_of_memory(&self, more: u64) -> bool {
         self.held.load(Ordering::Relaxed).saturating_add(more) > self.may_hold.load(Ordering::Relaxed)
@@ -107,7 +107,7 @@ mod tests {
         let all = pressure.held.load(Ordering::Relaxed);
         assert_eq!(all, FOR_ALL + (200 - 128) * FOR_ONE);
         assert_eq!(refused, (200 - 128) * (1024 - FOR_ONE / 1024));
-        // Content counts as it is at the moment.
+        // Content counts with its current size.
         let mut other = pressure.hold();
         assert!(other.has_room(FOR_ONE) && !other.has_room(FOR_ONE + 1));
         other.content(FOR_ONE);

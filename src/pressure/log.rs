@@ -1,9 +1,9 @@
-//! What log and metrics hear of back-pressure.
+//! Logs and metrics of back-pressure.
 
 use super::weigh::{Bounds, Figures, Levels, TurnedAway, Want};
 use crate::metrics::Metrics;
 
-/// Figures and levels, for whoever scrapes.
+/// Sets the gauges.
 pub(super) fn measure(metrics: &Metrics, figures: &Figures, levels: Levels) {
     let none: &[&str] = &[];
     let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
@@ -25,7 +25,7 @@ pub(super) fn measure(metrics: &Metrics, figures: &Figures, levels: Levels) {
     }
 }
 
-/// A line for each reason for which others are turned away than before.
+/// Logs a line for each resource whose level has changed.
 pub(super) fn changes(figures: &Figures, bounds: Bounds, (before, now): (Levels, Levels)) {
     for want in Want::ALL {
         if before.of(want) != now.of(want) {
@@ -64,7 +64,7 @@ fn change(want: Want, figures: &Figures, bounds: Bounds, now: TurnedAway) {
     }
 }
 
-/// What was compared, octets.
+/// The compared figures, in octets.
 fn numbers(want: Want, figures: &Figures, bounds: Bounds) -> String {
     let messages = figures.messages;
     match (want, figures.memory, figures.inodes) {

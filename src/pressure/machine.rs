@@ -1,4 +1,4 @@
-//! Looks at the machine: free space and inodes, our memory, and how much of it we may have.
+//! Measures the machine: free space and inodes, our memory and its limit.
 
 use std::fs;
 use std::io;
@@ -7,16 +7,15 @@ use std::path::Path;
 use super::proc;
 use super::weigh::Inodes;
 
-/// What a file system has left for an ordinary process.
+/// What a file system has left for an unprivileged process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Disk {
-    /// Bytes.
     pub(super) free: u64,
-    /// `None`: it has no number of inodes (btrfs).
+    /// `None`: it has no fixed number of inodes (btrfs).
     pub(super) inodes: Option<Inodes>,
 }
 
-/// The file system of a path.
+/// Measures the file system of a path.
 ///
 /// # Errors
 /// The system's.
@@ -26,13 +25,13 @@ pub(super) fn disk(path: &Path) -> io::Result<Disk> {
     Ok(Disk { free: stat.f_bavail.saturating_mul(stat.f_frsize), inodes: (inodes.total > 0).then_some(inodes) })
 }
 
-/// Octets that we hold and that are in no file.
+/// Octets of our memory without mapped files.
 pub(super) fn anonymous() -> Option<u64> {
     proc::anonymous(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Octets of memory that there are for us: what our control groups may have, and the machine, and what was configured;
-/// the least of them. `ProcSubset=pid` hides `/proc/meminfo`; the system tells it all the same.
+/// The limit of our memory in octets: the lowest of our control groups', the machine's and the configured one. If
+/// `ProcSubset=pid` hides `/proc/meminfo`, a system call gives the machine's.
 pub(super) fn limit(configured: Option<u64>) -> u64 {
     let files = proc::limits(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let groups = files.iter().filter_map(|file| proc::limit(&fs::read_to_string(file).ok()?));
@@ -41,7 +40,7 @@ pub(super) fn limit(configured: Option<u64>) -> u64 {
         let info = rustix::system::sysinfo();
         info.totalram.saturating_mul(info.mem_unit.into())
     });
-    // A group of which we may have nothing is not the one that we run in.
+    // A group with a limit of zero is not the one that we run in.
     groups.filter(|limit| *limit > 0).chain(configured).fold(machine, u64::min)
 }
 

@@ -1,27 +1,27 @@
-//! What Linux says of our memory, and of how much we may have: the files of `/proc` and of control groups, read.
+//! Parses Linux' files about our memory and its limits: `/proc` and control groups.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Where control groups are, of both versions.
+/// The mount point of control groups, of both versions.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Octets that we hold and that are in no file, by `/proc/self/status`. What was swapped out is ours, too: else a machine
+/// Octets of our memory without mapped files, by `/proc/self/status`. Swapped memory is included: otherwise a machine
 /// that swaps would never be short of memory.
 #[must_use]
 pub fn anonymous(status: &str) -> Option<u64> {
     Some(kibibytes(status, "RssAnon:")?.saturating_add(kibibytes(status, "VmSwap:").unwrap_or_default()))
 }
 
-/// Octets that the machine has, by `/proc/meminfo`.
+/// Octets of the machine's memory, by `/proc/meminfo`.
 #[must_use]
 pub fn total(meminfo: &str) -> Option<u64> {
     kibibytes(meminfo, "MemTotal:")
 }
 
-/// The files that may say how much our control group may have, and those above it: the least of them counts. By
-/// `/proc/self/cgroup`, whose lines are number, controllers and path (cgroups(7)); version 2 has the number 0 and no
-/// controllers. In a container the path may be another one than we see: what is not there says nothing, and the topmost
-/// group that we see is always among them.
+/// The files with the limits of our control group and its parents, of which the lowest applies. By `/proc/self/cgroup`,
+/// whose lines are number, controllers and path (cgroups(7)); version 2 has the number 0 and no controllers. In a
+/// container the path may differ from the visible one: files that do not exist are ignored, and the topmost visible
+/// group is always included.
 #[must_use]
 pub fn limits(cgroup: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -37,7 +37,7 @@ pub fn limits(cgroup: &str) -> Vec<PathBuf> {
             }
             _ => continue,
         };
-        // A group that is not below what we see of the tree is shown as `/../name`.
+        // A group outside the visible part of the tree is shown as `/../name`.
         let below: Option<PathBuf> = Path::new(path)
             .components()
             .filter(|component| *component != Component::RootDir)
@@ -49,7 +49,7 @@ pub fn limits(cgroup: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Octets that a control group may have; `max`: it has no limit. Version 1 says a number that no machine has instead.
+/// The limit of a control group in octets; `max`: none. Version 1 has a huge number instead.
 #[must_use]
 pub fn limit(file: &str) -> Option<u64> {
     file.trim().parse().ok()

@@ -1,10 +1,10 @@
-//! Who has room, by the last look and by what has come since.
+//! Which mail is accepted, by the last check and by what has come since.
 
 use super::*;
 
 use crate::pressure::weigh::Inodes;
 
-/// What who gets no room hears.
+/// The error if there is not enough space.
 const FULL: &str = "less than 800 bytes free";
 
 fn free(pressure: &Pressure, free: u64, min_free: u64) {

@@ -1,36 +1,36 @@
-//! Whose mail is turned away, and for want of what (DESIGN section 7, "Back-pressure"): figures in, answers out.
+//! Decides whose mail is refused, and for which shortage (DESIGN section 7, "Back-pressure"). No I/O: takes figures and
+//! returns levels.
 //!
-//! What grows turns strangers away first and our organisations a good deal later; what has turned somebody away lets him
-//! in again an eighth behind where it began, so that it does not flutter.
+//! A growing shortage refuses strangers first and our organisations much later; a refusal ends only when the figure is
+//! an eighth below the threshold, so that it does not flutter.
 
 use crate::smtp::envelope::Whose;
 
-/// What a waiting message takes in memory, about, at most (octets).
+/// The most memory for a waiting message, approximately (octets).
 pub const PER_MESSAGE: u64 = 300;
-/// What the program takes by itself, and what a start takes for each message that waits, at most (octets): 1,000,000 in
-/// 380 MiB, measured. It is more than they take when they have come one by one.
+/// The memory of the program itself, and the most that a start takes for each waiting message (octets): 1,000,000 in
+/// 380 MiB, measured. Messages that come one by one take less.
 const START: u64 = 48 << 20;
 const START_PER_MESSAGE: u64 = 350;
-/// Hundredths of the memory there is that are left when everybody is turned away: the kernel ends the process where
-/// nothing is, and this is for what comes between two looks.
+/// All mail is refused when this percentage of the memory is left, for use between two checks: the kernel kills the
+/// process when nothing is left.
 const LEFT: u64 = 15;
-/// At least so much of it is (octets), or half of the memory if that is less: a segment of the log (32 MiB) may be in it
-/// while its space is given back, beside what is needed of it.
+/// At least this much is left (octets), or half of the memory if that is less: a log segment (32 MiB) may be in memory
+/// during compaction, beside what is needed of it.
 const LEAST_LEFT: u64 = 64 << 20;
-/// So many hundredths earlier strangers are turned away.
+/// Strangers are refused this many percent earlier.
 const EARLIER: u64 = 10;
-/// One part of so many of the memory there is, is the queue's whatever else has taken the rest.
+/// This part of the memory is the queue's, whatever else uses the rest.
 const QUEUE_SHARE: u64 = 16;
-/// With fewer free inodes everybody is turned away; of a small file system one part of twenty.
+/// With fewer free inodes all mail is refused; on a small file system with less than a twentieth.
 const LEAST_INODES: u64 = 1024;
 
-/// What there may be too little of.
+/// A resource that may be short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// Free space.
     Disk,
     Memory,
-    /// Files that can still be made.
+    /// Files that can still be created.
     Inodes,
     /// `[spool] max_messages`.
     Messages,
@@ -39,7 +39,6 @@ pub enum Want {
 impl Want {
     pub const ALL: [Self; 4] = [Self::Disk, Self::Memory, Self::Inodes, Self::Messages];
 
-    /// The label of `back_pressure{reason}`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,7 +49,7 @@ impl Want {
         }
     }
 
-    /// In words for people.
+    /// As text for people.
     #[must_use]
     pub fn in_words(self) -> &'static str {
         match self {
@@ -62,22 +61,20 @@ impl Want {
     }
 }
 
-/// Whose mail is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum TurnedAway {
-    /// Nobody's.
     #[default]
     Nobody,
     Strangers,
-    /// That of our organisations, too.
+    /// Our organisations' as well.
     Everybody,
 }
 
 impl TurnedAway {
-    /// The values of the label of `back_pressure{turned_away}`, and what each stands for.
+    /// The values of `back_pressure{turned_away}`, and what each stands for.
     pub const LABELS: [(&'static str, Self); 2] = [("strangers", Self::Strangers), ("everybody", Self::Everybody)];
 
-    /// In words for people.
+    /// As text for people.
     #[must_use]
     pub fn in_words(self) -> &'static str {
         match self {
@@ -87,7 +84,7 @@ impl TurnedAway {
         }
     }
 
-    /// Whether somebody's is.
+    /// Whether mail of such clients is refused.
     #[must_use]
     pub fn concerns(self, whose: Whose) -> bool {
         match whose {
@@ -97,7 +94,7 @@ impl TurnedAway {
     }
 }
 
-/// Whose mail is turned away for each reason.
+/// Whose mail is refused, for each resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Levels([TurnedAway; Want::ALL.len()]);
 
@@ -107,88 +104,86 @@ impl Levels {
         self.0[want as usize]
     }
 
-    /// For any of them.
+    /// The highest level of all.
     #[must_use]
     pub fn worst(&self) -> TurnedAway {
         self.0.into_iter().max().unwrap_or_default()
     }
 }
 
-/// Inodes of a file system that has a number of them.
+/// Inodes of a file system with a fixed number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inodes {
-    /// Those that we can still have.
+    /// Those available to us.
     pub free: u64,
     pub total: u64,
 }
 
 impl Inodes {
-    /// With fewer everybody is turned away.
+    /// With fewer all mail is refused.
     #[must_use]
     pub fn least(self) -> u64 {
         LEAST_INODES.min(self.total / 20)
     }
 }
 
-/// Memory, octets.
+/// In octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// What we hold that is in no file, what a directory's refresh holds for the moment apart.
+    /// Our memory without mapped files, and without what a directory's refresh uses temporarily.
     pub anonymous: u64,
-    /// How much there is.
     pub limit: u64,
 }
 
 impl Memory {
-    /// From here on strangers are turned away.
+    /// From here on strangers are refused.
     #[must_use]
     pub fn strangers_at(self) -> u64 {
         self.everybody_at() - hundredths(self.limit, EARLIER)
     }
 
-    /// From here on everybody is.
+    /// From here on all mail is refused.
     #[must_use]
     pub fn everybody_at(self) -> u64 {
         self.limit - hundredths(self.limit, LEFT).max(LEAST_LEFT.min(self.limit / 2))
     }
 
-    /// What counts while so many messages wait: what we hold, or what a start with them would take, if that is more. What
-    /// was accepted must start again.
+    /// The memory that counts while this many messages wait: what we use, or what a restart would take if that is more,
+    /// since it must be possible to restart with what was accepted.
     #[must_use]
     pub fn counted(self, messages: u64) -> u64 {
         self.anonymous.max(START.saturating_add(messages.saturating_mul(START_PER_MESSAGE)))
     }
 
-    /// So many messages may wait whatever memory is taken.
+    /// This many messages may wait whatever else uses memory.
     #[must_use]
     pub fn always(self) -> u64 {
         self.limit / QUEUE_SHARE / PER_MESSAGE
     }
 }
 
-/// What a look showed.
+/// The figures of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
     /// Bytes that can still be written.
     pub free: u64,
-    /// `None`: the file system has no number of them, or nobody knows.
+    /// `None`: the file system has no fixed number, or it is unknown.
     pub inodes: Option<Inodes>,
-    /// `None`: nobody knows.
+    /// `None`: unknown.
     pub memory: Option<Memory>,
-    /// Messages that wait.
+    /// Waiting messages.
     pub messages: u64,
 }
 
-/// What was configured.
+/// The configured limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
     /// `[spool] min_free`, bytes.
     pub min_free: u64,
-    /// `[spool] max_messages`.
     pub max_messages: Option<u64>,
 }
 
-/// Whose mail is turned away from now on.
+/// Decides whose mail is refused from now on.
 #[must_use]
 pub fn weigh(figures: &Figures, bounds: Bounds, before: Levels) -> Levels {
     Levels(Want::ALL.map(|want| {
@@ -200,7 +195,7 @@ pub fn weigh(figures: &Figures, bounds: Bounds, before: Levels) -> Levels {
     }))
 }
 
-/// Whether mail was turned away at the last look.
+/// Whether mail was refused at the last check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Was {
     On,
@@ -215,9 +210,9 @@ fn is_reached((want, level): (Want, TurnedAway), was: Was, figures: &Figures, bo
             let least = if everybody { inodes.least() } else { inodes.least() * 2 };
             is_below(inodes.free, least, was)
         }),
-        // What else takes memory does not take less because mail is turned away, and what the queue took is not always
-        // given back to the system (20,000 messages had 44 MB; when all were delivered it was 70): were there no such
-        // share, mail could be turned away for ever.
+        // Refusing mail does not reduce other uses of memory, and the allocator does not always return what the queue
+        // used (20,000 messages took 44 MB; after delivery of all it was 70): without this share, mail could be refused
+        // for ever.
         Want::Memory => figures.memory.is_some_and(|memory| {
             let most = if everybody { memory.everybody_at() } else { memory.strangers_at() };
             is_above(memory.counted(figures.messages), most, was) && is_above(figures.messages, memory.always(), was)
@@ -229,8 +224,8 @@ fn is_reached((want, level): (Want, TurnedAway), was: Was, figures: &Figures, bo
     }
 }
 
-/// What we hold without what a directory's refresh holds: `refresh` is what that takes at most, and it takes it little by
-/// little. So it is no less than the last look showed (or than there is), else the queue would grow into what is there for
+/// Our memory without that of a directory's refresh; `refresh` is the most that it takes, which grows gradually. So the
+/// result is not less than at the last check (or than what there is): otherwise the queue would grow into the space for
 /// the refresh, and back-pressure would end and begin again.
 #[must_use]
 pub fn without_refresh(anonymous: u64, refresh: u64, last: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! What one configuration changes of another, for people: one line each. `reload` tells it.
+//! The differences between two configurations, one line each, for people. `reload` logs them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::routing::accepted_domain::AcceptedDomains;
 
-/// What `new` changes of `old`.
+/// The changes from `old` to `new`.
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     domains(&old.routing.accepted, &new.routing.accepted, &mut found);

@@ -1,8 +1,9 @@
-//! Takes configuration changes without a restart: file changes after 2 s of quiet, SIGHUP, `fingerpost reload`.
+//! Applies configuration changes without a restart: after file changes and 2 s without further ones, SIGHUP,
+//! `fingerpost reload`.
 //!
-//! `lib` makes one [`Reloader`], tells it how to build what a configuration needs, lets it [`watch`](Reloader::watch)
-//! and calls [`reload`](Reloader::reload) on SIGHUP; `admin` calls it for the API. A configuration goes into force as
-//! a whole or not at all (DESIGN section 4, "Reload").
+//! `run` makes one [`Reloader`] with a function that builds what a configuration needs, starts
+//! [`watch`](Reloader::watch) and calls [`reload`](Reloader::reload) on SIGHUP; `admin` calls it for the API. A
+//! configuration goes into force as a whole or not at all (DESIGN section 4, "Reload").
 
 mod changes;
 mod prepare;
@@ -25,27 +26,22 @@ use crate::routing::accepted_domain::AcceptedDomains;
 use crate::state::Domains;
 use crate::time::UnixTime;
 
-/// How a reload ended.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reloaded {
-    /// The new configuration is in force.
     Applied {
-        /// What changed, for people, one line each.
+        /// The changes for people, one on each line.
         changes: Vec<String>,
     },
-    /// The files say what is in force already.
+    /// The files have the configuration in force.
     Unchanged,
-    /// The files are wrong; the old configuration stays.
+    /// The files have errors; the old configuration stays in force.
     Refused(Vec<Problem>),
-    /// More than a tenth of the domains (and more than one) would vanish: `reload --accept` takes it.
-    Held {
-        /// The domains that would vanish.
-        vanishing: Vec<String>,
-    },
+    /// More than a tenth of the domains (and more than one) would vanish: `reload --accept` applies it all the same.
+    Held { vanishing: Vec<String> },
 }
 
 impl Reloaded {
-    /// The label of `config_reloads_total{result}`.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -57,21 +53,20 @@ impl Reloaded {
     }
 }
 
-/// Whether a reload may take away more than a tenth of the domains.
+/// Whether a reload may remove more than a tenth of the domains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
-    /// It may not.
     NotGiven,
-    /// `--accept`.
+    /// `--accept` was given.
     Given,
 }
 
-/// Makes what a configuration needs, taking over from what is in force whatever did not change; or says why not.
-/// It may block, and it runs within the runtime.
+/// Builds what a configuration needs, reusing unchanged parts of what is in force; or returns why it cannot. It may
+/// block, and runs within the runtime.
 pub type Build = Box<dyn Fn(Config, &InForce) -> Result<InForce, Vec<String>> + Send + Sync>;
 
-/// Loads the configuration that the server starts with: row 0 holds for domains that were removed lately, also while
-/// the server was down.
+/// Loads the configuration for a start: row 0 applies to domains that were removed lately, even while the server was
+/// down.
 ///
 /// # Errors
 /// All problems at once, in the order of files and lines.
@@ -85,26 +80,25 @@ pub fn start(path: &Path, now: UnixTime) -> Result<Config, Vec<Problem>> {
     Ok(check::with_removed(config, &removed))
 }
 
-/// Brings new configurations into force.
+/// Puts new configurations in force.
 pub struct Reloader {
     path: PathBuf,
     current: Arc<Current>,
     build: Build,
     metrics: Metrics,
-    /// One at a time.
+    /// Serialises reloads.
     turn: tokio::sync::Mutex<()>,
     last: Mutex<Option<(UnixTime, Reloaded)>>,
-    /// What the last attempt read, and so what may mend it.
+    /// The files of the last attempt, in which an error may be corrected.
     files: Mutex<Vec<PathBuf>>,
     applied: Sender<u64>,
 }
 
-/// Why a reload happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// Somebody asked: what the configuration names (certificates, keys, recipients) is read again as well.
+    /// Requested: files that the configuration names (certificates, keys, recipients) are read again as well.
     Asked(Consent),
-    /// Files changed: only what they say counts.
+    /// Files changed: only the configuration itself matters.
     Seen,
 }
 
@@ -130,7 +124,7 @@ impl Reloader {
         Arc::new(reloader)
     }
 
-    /// Reads the files again and brings them into force, if they are right. Reloads wait for each other.
+    /// Reads the files again and puts them in force, if they are valid. Reloads are serialised.
     pub async fn reload(self: &Arc<Self>, consent: Consent) -> Reloaded {
         self.run(Cause::Asked(consent)).await
     }
@@ -150,20 +144,20 @@ impl Reloader {
         })
     }
 
-    /// How the last reload ended, and when; `None` before the first.
+    /// The result of the last reload, and when it was; `None` before the first.
     #[must_use]
     pub fn last(&self) -> Option<(UnixTime, Reloaded)> {
         lock(&self.last).clone()
     }
 
-    /// Changes whenever something new went into force: for listeners, which are bound and drained then.
+    /// Changes whenever a new configuration is in force: for listeners, which are opened and closed then.
     #[must_use]
     pub fn applied(&self) -> Receiver<u64> {
         self.applied.subscribe()
     }
 
-    /// In a task of its own: a client of the API that goes away must not leave a reload behind that nobody records, nor
-    /// let another begin beside it.
+    /// Runs in its own task: if a client of the API goes away, the reload must still be recorded, and no other may run
+    /// concurrently.
     async fn run(self: &Arc<Self>, cause: Cause) -> Reloaded {
         let reloader = self.clone();
         let whole = tokio::spawn(async move { reloader.take_turn(cause).await });
@@ -221,13 +215,13 @@ impl Reloader {
         if same { Reloaded::Unchanged } else { Reloaded::Applied { changes } }
     }
 
-    /// What is wrong with the configuration as a whole.
+    /// Refuses the configuration as a whole.
     fn refuse(&self, messages: Vec<String>) -> Reloaded {
         let problem = |message| Problem { file: self.path.clone(), line: 0, text: String::new(), message };
         Reloaded::Refused(messages.into_iter().map(problem).collect())
     }
 
-    /// Logs, counts and keeps an outcome. What files say again and again is told once.
+    /// Logs, counts and stores a result. Repeated results of unchanged files are logged once.
     fn record(&self, cause: Cause, outcome: &Reloaded, now: UnixTime) {
         let config = self.current.load().config.clone();
         {
@@ -261,7 +255,7 @@ impl Reloader {
     }
 
     fn note_in_force(&self, config: &Config, now: UnixTime) {
-        // A thread that ends gives back what the texts of a hundred thousand domains took.
+        // A thread that ends returns the memory that the texts of a hundred thousand domains took.
         let write = || Domains::of(&config.routing.accepted).write(&config.server.state_dir);
         let written = std::thread::scope(|scope| scope.spawn(write).join());
         if let Err(error) = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
@@ -277,7 +271,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The domains that are accepted now and would not be.
+/// Domains that are accepted now and would not be any more.
 fn vanishing(before: &AcceptedDomains, after: &AcceptedDomains) -> Vec<String> {
     let gone = before.iter().filter(|domain| !after.has(&domain.pattern));
     gone.map(|domain| domain.pattern.to_string()).collect()

@@ -1,5 +1,5 @@
-//! Which series a configuration has: all of them exist from the start at zero, so that a rate is never missing its
-//! first step, and those of connectors, domains and directories that were removed go.
+//! Creates the metric series of a configuration: all exist at zero from the start, so that a rate never misses its
+//! first step; those of removed connectors, domains and directories are deleted.
 //!
 //! `run` calls [`Metrics::prepare`] at start and after every reload.
 
@@ -23,7 +23,7 @@ const VERDICTS: [&str; 5] = ["resolved", "relayed", "redirected", "refused", "de
 const DELIVERIES: [&str; 3] = ["delivered", "deferred", "failed"];
 /// `queue_messages{state}`.
 const STATES: [&str; 2] = ["waiting", "held"];
-/// For want of what mail is turned away.
+/// `back_pressure{reason}`.
 const BACK_PRESSURE: [&str; 4] = ["disk", "memory", "inodes", "messages"];
 /// `loops_total{rule}`.
 const LOOPS: [&str; 7] = ["resolves-first", "in-flight", "stamp", "relay-memory", "received", "passes", "greeting"];
@@ -35,8 +35,7 @@ const REPORTS: [&str; 4] = ["failed", "delayed", "relayed", "delivered"];
 const RELOADS: [&str; 4] = ["applied", "unchanged", "refused", "held"];
 
 impl Metrics {
-    /// Makes every series of this configuration exist, and removes those of what it no longer has. Values of what
-    /// stays are not touched.
+    /// Creates every series of this configuration, and deletes those that it no longer has. Other values are unchanged.
     pub fn prepare(&self, config: &Config) {
         self.prepare_fixed();
         self.prepare_doors(config);
@@ -49,7 +48,7 @@ impl Metrics {
         self.config_info.with_label_values(&[&config.hash]).set(1);
     }
 
-    /// What no configuration changes.
+    /// Series that do not depend on the configuration.
     fn prepare_fixed(&self) {
         touch(&self.loops, &ones(&LOOPS));
         touch(&self.stamps_ignored, &ones(&STAMPS));
@@ -119,7 +118,8 @@ impl Metrics {
             Protocol::Maildir(_) => Vec::new(),
         });
         let hosts: Vec<(&str, String)> = hosts.collect();
-        // A next hop that nobody has tried yet is not down: an alert at every start would teach people to ignore it.
+        // A next hop that has not been tried yet is not down: an alert at every start would teach operators to ignore
+        // it.
         let hosts: Vec<Vec<&str>> = hosts.iter().map(|(connector, host)| vec![*connector, host.as_str()]).collect();
         for added in keep(&self.next_hop_up, &hosts) {
             self.next_hop_up.with_label_values(&added).set(1);
@@ -131,7 +131,7 @@ impl Metrics {
             let max = self.next_hop_connections_max.with_label_values(host);
             let limit = config.send_connector(host[0]).map_or(0, |connector| connector.max_connections);
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            // A host that takes fewer keeps its number; one that is new has none, and no limit, yet.
+            // A host that accepts fewer keeps its number; a new one has none, and no limit, yet.
             if allowed.get() == max.get() || allowed.get() > limit {
                 allowed.set(limit);
             }
@@ -139,8 +139,8 @@ impl Metrics {
         }
     }
 
-    /// How many connections a host of a send connector is allowed now. Smart hosts only, as they are written: those
-    /// found by MX are any number, and have no series.
+    /// Sets how many connections a smart host of a send connector is allowed now, by its configured name. Hosts found
+    /// by MX have no series, since there may be any number.
     pub fn show_allowed(&self, host: [&str; 2], allowed: usize) {
         if exists(&self.next_hop_connections_max, &host) {
             let max = self.next_hop_connections_max.with_label_values(&host).get();
@@ -163,7 +163,7 @@ impl Metrics {
             DirectoryKind::Ldap(ldap) => ldap.urls.iter().map(|url| vec![&*directory.name, url.as_str()]).collect(),
             DirectoryKind::File(_) | DirectoryKind::CallAhead(_) => Vec::new(),
         });
-        // As with next hops: what nobody has tried yet is not down.
+        // As with next hops: a server that has not been tried yet is not down.
         for added in keep(&self.directory_server_up, &servers.collect::<Vec<_>>()) {
             self.directory_server_up.with_label_values(&added).set(1);
         }
@@ -186,14 +186,14 @@ fn pairs<'a>(firsts: &[&'a str], seconds: &[&'a str]) -> Vec<Vec<&'a str>> {
     firsts.iter().flat_map(|first| seconds.iter().map(|second| vec![*first, *second])).collect()
 }
 
-/// Makes these series exist.
+/// Creates these series.
 fn touch<T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&str>]) {
     for labels in series {
         let _ = metric.get_metric_with_label_values(labels);
     }
 }
 
-/// Makes these series, and no others, exist. Returns those that are new.
+/// Creates these series and deletes all others. Returns the new ones.
 fn keep<'a, T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&'a str>]) -> Vec<Vec<&'a str>> {
     let wanted: HashSet<&[&str]> = series.iter().map(Vec::as_slice).collect();
     let known = known(metric);
@@ -205,7 +205,6 @@ fn keep<'a, T: MetricVecBuilder>(metric: &MetricVec<T>, series: &[Vec<&'a str>])
     series.iter().filter(|values| !known.contains(*values)).cloned().collect()
 }
 
-/// The series that exist.
 fn known<T: MetricVecBuilder>(metric: &MetricVec<T>) -> Vec<Vec<String>> {
     let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
     let families = metric.collect();
@@ -217,7 +216,7 @@ fn known<T: MetricVecBuilder>(metric: &MetricVec<T>) -> Vec<Vec<String>> {
     values.collect()
 }
 
-/// Whether there is such a series. Asked for it by its labels, the metric would make it.
+/// Whether this series exists. Asking the metric itself by labels would create it.
 fn exists<T: MetricVecBuilder>(metric: &MetricVec<T>, values: &[&str]) -> bool {
     let names = metric.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
     metric.collect().iter().flat_map(|family| family.get_metric()).any(|child| {

@@ -1,7 +1,7 @@
-//! Waits until the files of a configuration have changed and been left alone for 2 s. `reload` then reads them.
+//! Waits until the files of a configuration have changed and have been stable for 2 s. `reload` then reads them.
 //!
 //! Folders are watched, not files: editors write a new file and rename it, Kubernetes swaps a symbolic link. Where the
-//! system cannot watch, the files are looked at every 10 s.
+//! system cannot watch, the files are checked every 10 s.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 
 use crate::config::include;
 
-/// How long the files must be left alone (DESIGN section 4, "Reload").
+/// How long the files must be stable (DESIGN section 4, "Reload").
 const QUIET: Duration = Duration::from_secs(2);
-/// How often they are looked at where they cannot be watched.
+/// How often they are checked where they cannot be watched.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Files and patterns under watch.
+/// The watched files and patterns.
 pub(super) struct Watch {
     shared: Arc<Inner>,
     events: mpsc::Receiver<()>,
@@ -29,24 +29,23 @@ pub(super) struct Watch {
     seen: Vec<Stamp>,
 }
 
-/// What the watcher's thread needs.
+/// The state of the watcher's thread.
 struct Inner {
     files: Mutex<Vec<PathBuf>>,
     failed: AtomicBool,
 }
 
-/// A file as it was last seen: its name, when it was changed, and its length.
+/// Identifies a version of a file: path, modification time and length.
 type Stamp = (PathBuf, Option<SystemTime>, u64);
 
 impl Watch {
-    /// Watches nothing yet.
     pub(super) fn new() -> Self {
         let (sender, events) = mpsc::channel(1);
         let shared = Arc::new(Inner { files: Mutex::default(), failed: AtomicBool::new(false) });
         let theirs = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.map_or_else(|error| theirs.fail(&error), |event| theirs.concerns(&event)) {
-                // A full channel says already what there is to say.
+                // A full channel has the message already.
                 let _ = sender.try_send(());
             }
         });
@@ -67,10 +66,10 @@ impl Watch {
         *self.shared.files.lock().unwrap_or_else(PoisonError::into_inner) = all;
         let Some(watcher) = &mut self.watcher else { return };
         for folder in self.folders.difference(&folders) {
-            // One that is gone is not watched any more: no fault.
+            // A folder that is gone is not watched any more, which is no error.
             let _ = watcher.unwatch(folder);
         }
-        // Those that are watched already are watched again: they may have been replaced.
+        // Watched folders are watched again, because they may have been replaced.
         for folder in &folders {
             if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
                 self.shared.fail(&error);
@@ -79,14 +78,14 @@ impl Watch {
         self.folders = folders;
     }
 
-    /// Notes how the files look, before they are read.
+    /// Records the versions of the files, before they are read.
     pub(super) fn note(&mut self, files: &[PathBuf]) {
         self.seen = stamps(files);
     }
 
-    /// Waits until the files differ from those that were noted and have been left alone.
+    /// Waits until the files differ from the recorded versions and are stable.
     pub(super) async fn changed(&mut self, files: &[PathBuf]) {
-        // What happened before the folders were watched was no event.
+        // Changes before the folders were watched cause no event.
         while stamps(files) == self.seen {
             let failed = self.shared.failed.load(Ordering::Relaxed);
             tokio::select! {
@@ -98,7 +97,7 @@ impl Watch {
         loop {
             let before = stamps(files);
             let event = async {
-                // Without a watcher there are no events to wait for.
+                // Without a watcher there are no events.
                 if self.events.recv().await.is_none() {
                     std::future::pending::<()>().await;
                 }
@@ -111,14 +110,14 @@ impl Watch {
 }
 
 impl Inner {
-    /// Whether the event may be a change of our files. Reading them is none.
+    /// Whether the event may be a change of our files; reading them is not.
     fn concerns(&self, event: &Event) -> bool {
         let reading = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         event.need_rescan() || (!reading && event.paths.iter().any(|path| files.iter().any(|file| touches(file, path))))
     }
 
-    /// From now on the files are looked at as well. Something may have changed: `true`.
+    /// From now on the files are polled as well. Returns `true`, because something may have changed.
     fn fail(&self, error: &notify::Error) -> bool {
         if !self.failed.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "configuration files cannot be watched; they are looked at every {POLL:?} instead");
@@ -127,21 +126,21 @@ impl Inner {
     }
 }
 
-/// Whether what happens to `path` may change `file`, which may be a pattern.
+/// Whether an event about `path` may be a change of `file`, which may be a pattern.
 fn touches(file: &Path, path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    // Kubernetes swaps the link `..data` beside the files.
+    // Kubernetes swaps the symbolic link `..data` beside the files.
     let swapped = name.starts_with("..") && file.parent() == path.parent();
     swapped || include::fits(file, path) || file.starts_with(path)
 }
 
-/// The files and what links among them point at.
+/// The files, and the targets of symbolic links among them.
 fn with_targets(files: &[PathBuf]) -> Vec<PathBuf> {
     let targets = files.iter().filter_map(|file| file.canonicalize().ok());
     files.iter().cloned().chain(targets).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The folder that a file stands in and the one above, in which it may be replaced; or the nearest that there is.
+/// The folder of a file and its parent, in which it may be replaced; or the nearest existing one.
 fn folders(file: &Path) -> impl Iterator<Item = PathBuf> {
     file.ancestors()
         .skip(1)

@@ -1,8 +1,8 @@
-//! Tables that outlive a restart, each in a file of its own in `state_dir`, saved every minute and when we stop:
-//! `recently-good` (whose mail was accepted lately and who was refused first when, so that a restart neither turns
-//! doubt into bounces nor begins its hour anew) and `known-logins` (who logged in from where).
+//! Tables that survive a restart, each in a file of its own in `state_dir`, saved every minute and at the end:
+//! `recently-good` (addresses with recently accepted mail and first refusals, so that a restart neither turns doubt
+//! into bounces nor restarts its hour) and `known-logins` (successful logins by client).
 //!
-//! `run` calls it. What cannot be read is begun anew: nothing is lost but that.
+//! `run` calls it. A file that cannot be read is replaced by an empty table.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -18,31 +18,30 @@ use crate::keyed_hash::HashKey;
 use crate::routing::recently_good::RecentlyGood;
 use crate::time::Moment;
 
-/// How often it is saved.
+/// How often a table is saved.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// What can be kept so.
+/// A table that is saved.
 pub trait Table: Sized + Send + 'static {
-    /// The file's name in `state_dir`.
     const FILE: &str;
-    /// What it means that the file is of no use.
+    /// The consequence of a file that cannot be read, for the log.
     const FORGOTTEN: &str;
-    /// What it means that the file cannot be written.
+    /// The consequence of a file that cannot be written, for the log.
     const UNSAVED: &str;
 
-    /// An empty one.
+    /// An empty table.
     fn new(key: HashKey) -> Self;
 
-    /// What was saved. `now`: when it is read.
+    /// Reads what was saved; `now` is the time of reading.
     ///
     /// # Errors
-    /// Why it is of no use.
+    /// Why it cannot be read.
     fn from_bytes(bytes: &[u8], now: Moment) -> Result<Self, String>;
 
-    /// What is to be saved.
+    /// The bytes to save.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// A number that is another one when there is something to save.
+    /// A number that changes when there is something to save.
     fn changes(&self) -> u64;
 }
 
@@ -94,19 +93,18 @@ impl Table for Guesses {
     }
 }
 
-/// A table and its file.
 pub struct SavedTable<T> {
     pub table: Arc<Mutex<T>>,
     path: PathBuf,
-    /// How many changes the file has.
+    /// The number of changes at the last save.
     saved: Mutex<u64>,
 }
 
 impl<T: Table> SavedTable<T> {
-    /// Reads what was saved, now; without a file, or with one that is of no use, the table is empty.
+    /// Reads the file; if there is none, or it cannot be read, the table is empty.
     ///
     /// # Errors
-    /// The system has no randomness for the table's key.
+    /// The system has no random numbers for the table's key.
     pub fn load(state_dir: &Path, now: Moment) -> Result<Self, String> {
         let path = state_dir.join(T::FILE);
         let table = match read(&path, now) {
@@ -121,7 +119,7 @@ impl<T: Table> SavedTable<T> {
         Ok(Self { table: Arc::new(Mutex::new(table)), path, saved })
     }
 
-    /// Saves it every minute until `stop`.
+    /// Saves every minute until `stop`.
     pub async fn keep_saving(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -130,7 +128,7 @@ impl<T: Table> SavedTable<T> {
         }
     }
 
-    /// Saves it where it has changed. If that fails the log says so, and the file stays as it was.
+    /// Saves if the table has changed. A failure is logged, and the file stays unchanged.
     pub async fn save(self: &Arc<Self>) {
         let kept = self.clone();
         let saved = tokio::task::spawn_blocking(move || kept.write_if_changed()).await;
@@ -165,7 +163,7 @@ fn read<T: Table>(path: &Path, now: Moment) -> Result<Option<T>, String> {
     }
 }
 
-/// Puts a whole file in the place of another, durably: it holds a key, so nobody else may read it.
+/// Replaces a file durably and atomically, with access for this user only: it contains a key.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -199,7 +197,7 @@ mod tests {
         Arc::new(SavedTable::load(folder, now).unwrap())
     }
 
-    /// Every number's example has bob, who was good at 1; the number is what the bytes say. The example of 1 was written by
+    /// Every number's example has bob, who was good at 1; the bytes contain the number. The example of 1 was written by
     /// hand from the code that had it (07341d7).
     #[test]
     fn the_formats_of_recently_good() {

@@ -1,12 +1,11 @@
-//! Whose mail is turned away, look after look.
+//! Levels over consecutive checks.
 
 use super::TurnedAway::{Everybody, Nobody, Strangers};
 use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// One look after the other: what is in `figures`, and whose mail is turned away for that reason then; nobody's for
-/// any other.
+/// Consecutive checks: figures, and the expected level for this resource; no mail is refused for any other.
 fn looks(want: Want, bounds: Bounds, figures: &[(Figures, TurnedAway)]) {
     let mut levels = Levels::default();
     for (at, (figures, expected)) in figures.iter().enumerate() {
@@ -41,7 +40,7 @@ fn the_disk_is_everybodys() {
 
 #[test]
 fn memory_is_strangers_first() {
-    // Of 800 MiB three quarters are 600, 85 hundredths 680; an eighth less is 525 and 595.
+    // Of 800 MiB three quarters are 600, 85 percent 680; an eighth less is 525 and 595.
     let looked = [
         (599, Nobody),
         (600, Strangers),
@@ -124,7 +123,7 @@ fn messages_are_strangers_first() {
     let figures = |messages| Figures { messages, ..Figures::default() };
     looks(Want::Messages, bounds, &looked.map(|(messages, who)| (figures(messages), who)));
     looks(Want::Messages, Bounds::default(), &[(figures(u64::MAX), Nobody)]);
-    // The least that can be written, and one that was lowered below what waits.
+    // The smallest limit that can be configured, and one that was lowered below what waits.
     looks(
         Want::Messages,
         Bounds { min_free: 0, max_messages: Some(1) },
