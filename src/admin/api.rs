@@ -175,8 +175,9 @@ async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> 
 #[serde(tag = "result", rename_all = "kebab-case")]
 pub enum ReloadAnswer {
     /// The new configuration is in force.
-    Applied { changes: Vec<String> },
-    /// Nothing had changed.
+    Applied {
+        changes: Vec<String>,
+    },
     Unchanged,
     /// It has errors; the old one stays in force.
     Refused {
@@ -184,7 +185,9 @@ pub enum ReloadAnswer {
         problems: Vec<String>,
     },
     /// Accepted domains would vanish; `--accept` applies it all the same.
-    Held { vanishing: Vec<String> },
+    Held {
+        vanishing: Vec<String>,
+    },
 }
 
 impl From<Reloaded> for ReloadAnswer {

@@ -62,7 +62,6 @@ pub enum LookupAnswer {
         entry: String,
         kind: String,
         rule: String,
-        /// The target address.
         target: Option<String>,
         mail_server: Option<String>,
         send_connector: Option<String>,

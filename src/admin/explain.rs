@@ -24,7 +24,6 @@ pub struct Explained {
     /// `resolved`, `relayed`, `redirected`, `refused` or `deferred`.
     pub verdict: String,
     pub row: Option<u8>,
-    /// In order.
     pub reasons: Vec<String>,
     /// `None`: it is refused.
     pub route: Option<WayOut>,

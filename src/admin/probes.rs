@@ -26,7 +26,6 @@ use crate::spool::condition::{Condition, Takes};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Starting,
-    /// It accepts mail.
     Serving,
     /// It accepts no more connections and ends those it has.
     Draining,

@@ -127,7 +127,6 @@ impl Problems {
         self.0.truncate(len);
     }
 
-    /// Adds a problem.
     pub(super) fn add(&mut self, place: impl std::borrow::Borrow<Location>, message: impl Into<String>) {
         self.0.push((place.borrow().clone(), message.into()));
     }

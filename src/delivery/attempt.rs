@@ -91,7 +91,6 @@ pub(crate) struct WayOut {
     pub(crate) connector: Arc<SendConnector>,
     /// The domain whose MX is looked up if there are no smart hosts.
     pub(crate) next_hop_domain: Domain,
-    /// Time limits.
     pub(crate) waits: Waits,
     pub(crate) applicant: Applicant,
     /// Which hosts it may connect to.

@@ -157,7 +157,6 @@ impl Branch {
         }
     }
 
-    /// Adds a recipient.
     pub(crate) fn join(&mut self, member: Member) {
         self.members.push(member);
     }

@@ -35,7 +35,6 @@ pub(crate) struct Unknown<'a> {
     pub source: Source<'a>,
 }
 
-/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Judged {
     /// Try this route, once.

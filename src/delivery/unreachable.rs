@@ -25,7 +25,6 @@ pub enum Client {
 /// What is known of the recipient from earlier mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Recently good.
     Good,
     Nothing,
 }

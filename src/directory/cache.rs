@@ -72,7 +72,6 @@ impl Cache {
         self.kept_for(&kept.lookup).is_some_and(|time| age >= time / 5 * 4)
     }
 
-    /// Drops all answers.
     pub fn forget(&self) {
         self.kept.clear();
     }

@@ -172,7 +172,6 @@ impl Asker {
         Some(answer)
     }
 
-    /// Asks the server.
     async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
         let lookup = self.lookup(&address, asked + self.config.timeout, turn).await;

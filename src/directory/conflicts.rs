@@ -81,7 +81,6 @@ fn each(all: &All, rules: &[DirectoryRules], mut see: impl FnMut(&str, Judged)) 
     }
 }
 
-/// A conflict.
 struct Judged {
     /// The index of the directory that it is counted for.
     counts_for: usize,

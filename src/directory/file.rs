@@ -123,7 +123,6 @@ impl FileDirectory {
         }
     }
 
-    /// The current content.
     pub(super) fn listed(&self) -> Arc<dyn Listed> {
         self.contents.load_full()
     }

@@ -56,7 +56,6 @@ pub enum Strength {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meaning {
     pub kind: Kind,
-    /// The target address.
     pub target: Option<Address>,
     /// In lower case.
     pub mail_server: Option<String>,

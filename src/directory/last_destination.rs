@@ -296,7 +296,6 @@ impl Remembered {
         HeldList { recipients: addresses.len(), addresses, resuming: false }
     }
 
-    /// How many wait.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()

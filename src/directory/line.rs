@@ -50,7 +50,6 @@ impl Most {
     }
 }
 
-/// All slots.
 pub(super) struct Line {
     most: Most,
     state: Mutex<LineState>,

@@ -43,7 +43,6 @@ pub struct Judgement {
     pub lookup: Lookup,
     /// The contradiction between the entry's recipient type and its attributes, for the log; the type was used.
     pub at_odds: Option<String>,
-    /// The interpreted entries.
     pub known: Vec<Known>,
 }
 

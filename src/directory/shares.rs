@@ -30,7 +30,6 @@ pub struct Shares {
 /// A client with its standing: one that asks about known recipients has a separate share for those.
 type Asking = (Behalf, Standing);
 
-/// One client's share.
 struct Share {
     turns: Arc<Semaphore>,
     /// A question with one of these does not give way any more.

@@ -41,7 +41,6 @@ impl<T> Aging<T> {
         self.entries.iter().filter(move |(_, (_, at))| now.since(*at) < self.lasts).map(|(key, (_, at))| (*key, *at))
     }
 
-    /// The latest update.
     pub(super) fn youngest(&self) -> UnixTime {
         self.entries.values().map(|(_, at)| *at).max().unwrap_or_default()
     }

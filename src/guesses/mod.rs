@@ -132,9 +132,7 @@ struct Reached {
 /// Whether a client is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// As before.
     Unchanged,
-    /// From now on.
     Begins,
 }
 

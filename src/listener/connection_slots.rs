@@ -34,7 +34,6 @@ pub(super) struct ConnectionSlots {
     farewells: Arc<Semaphore>,
 }
 
-/// All connections.
 struct Taken {
     connectors: HashMap<Arc<str>, Crowd>,
     all: usize,

@@ -35,7 +35,6 @@ pub(super) struct Crowd {
     known: Option<(Duration, usize)>,
 }
 
-/// A connection.
 pub(super) struct Connected {
     pub(super) turn: Turn,
     /// As clients are counted.
@@ -76,7 +75,6 @@ impl Crowd {
         }
     }
 
-    /// Removes a connection.
     pub(super) fn leave(&mut self, at: usize) -> Option<Connected> {
         let gone = self.connected.get_mut(at)?.take()?;
         self.free.push(at);

@@ -65,7 +65,6 @@ struct ListenerState {
     next_session: AtomicU64,
 }
 
-/// An open listener.
 struct Open {
     local: SocketAddr,
     /// Shared with its accept loop.

@@ -43,7 +43,6 @@ impl Held {
         self.octets().saturating_add(more) <= FOR_ONE || !self.pressure.is_short_of_memory(more)
     }
 
-    /// Adds a recipient.
     pub fn recipient(&mut self, cost: u64) {
         self.recipients += cost;
         self.pressure.held.fetch_add(cost, Ordering::Relaxed);
@@ -67,7 +66,6 @@ impl Drop for Held {
 }
 
 impl Pressure {
-    /// Begins a transaction.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Held {
         Held::new(self.clone())

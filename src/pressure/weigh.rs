@@ -171,7 +171,6 @@ pub struct Figures {
     pub inodes: Option<Inodes>,
     /// `None`: unknown.
     pub memory: Option<Memory>,
-    /// Waiting messages.
     pub messages: u64,
 }
 

@@ -86,7 +86,6 @@ pub struct Reloader {
     current: Arc<Current>,
     build: Build,
     metrics: Metrics,
-    /// Serialises reloads.
     turn: tokio::sync::Mutex<()>,
     last: Mutex<Option<(UnixTime, Reloaded)>>,
     /// The files of the last attempt, in which an error may be corrected.

@@ -126,15 +126,7 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Says {
     /// Row 7, the usual one.
-    Resolved {
-        /// The accepted domain.
-        domain: DomainPattern,
-        of_type: DomainType,
-        kind: Kind,
-        /// The send connector.
-        connector: Arc<str>,
-        why: Named,
-    },
+    Resolved { domain: DomainPattern, of_type: DomainType, kind: Kind, connector: Arc<str>, why: Named },
     /// Any other row, as text.
     Words(String),
 }
@@ -142,7 +134,6 @@ pub enum Says {
 /// Which setting names the send connector of a resolved recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// The directory entry.
     ByEntry,
     /// `mailbox_servers`, for this mail server.
     ForServer(Arc<str>),

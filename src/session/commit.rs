@@ -89,7 +89,6 @@ impl Fate {
         Self { state: RecipientState::Done(Outcome::Delivered { next_hop, reply }), action: success }
     }
 
-    /// Failed for good.
     pub(super) fn failed(reply: Reply, next_hop: Arc<str>) -> Self {
         Self { state: RecipientState::Done(Outcome::Failed { next_hop, reply }), action: Some(Action::Failed) }
     }

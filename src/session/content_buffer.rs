@@ -22,7 +22,6 @@ const SHORT: usize = 16 * 1024;
 /// Initial capacity; most messages are smaller.
 const USUAL: usize = 8 * 1024;
 
-/// The buffer.
 pub(super) struct Writing {
     spool: Arc<dyn Spool>,
     pub(super) id: QueueId,

@@ -36,7 +36,6 @@ pub(super) struct Deadlines {
 struct Content {
     /// When an octet last came; at first when the content began.
     last: Instant,
-    /// Octets so far.
     octets: u64,
     /// Since when it is the client's turn; `None`: it is not.
     reading: Option<Instant>,

@@ -166,7 +166,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         self.services.metrics.path_mtu_black_holes.with_label_values(&[connector]).inc();
     }
 
-    /// Sends the output.
     pub(super) async fn flush(&mut self) -> Result<(), SessionEnd> {
         if self.output.is_empty() {
             return Ok(());

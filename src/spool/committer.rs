@@ -68,7 +68,6 @@ pub(super) struct Parts {
     pub sizes: Sizes,
     pub shared: SharedLog,
     pub large: std::sync::Arc<Blobs>,
-    /// The compaction thread.
     pub compaction: Sender<Task>,
     /// Where failures are reported, and syncs measured.
     pub fares: (Condition, Metrics),

@@ -28,7 +28,6 @@ pub struct Unreadable {
     pub since: UnixTime,
     /// Live messages in it.
     pub messages: usize,
-    /// The disk's error.
     pub why: String,
 }
 

@@ -25,7 +25,6 @@ pub struct Entry {
     /// The start of its age.
     pub queued_at: QueueTime,
     pub origin: Origin,
-    /// MAIL's arguments.
     pub sender: Sender,
     pub content: Content,
     /// The verified stamps it came with: a new decision must not choose a route that one of them names.
@@ -83,7 +82,6 @@ pub struct Content {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queued {
-    /// RCPT's arguments.
     pub rcpt: RcptTo,
     pub route: Route,
     pub state: RecipientState,

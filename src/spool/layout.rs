@@ -29,7 +29,6 @@ use crate::metrics::Metrics;
 const READ_TRIES: u32 = 20;
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
-/// The spool's folders.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub root: PathBuf,

@@ -48,7 +48,6 @@ pub enum NotRead {
 pub enum Look {
     /// Headers of segments only.
     Headers,
-    /// The whole log.
     Whole,
 }
 
@@ -94,7 +93,6 @@ struct Opened {
 }
 
 impl Problem {
-    /// For display.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {

@@ -17,7 +17,6 @@ use super::reading;
 use super::record::Frames;
 use crate::message::queue_id::QueueId;
 
-/// The result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LetGo {

@@ -29,7 +29,6 @@ pub trait Table: Sized + Send + 'static {
     /// The consequence of a file that cannot be written, for the log.
     const UNSAVED: &str;
 
-    /// An empty table.
     fn new(key: HashKey) -> Self;
 
     /// Reads what was saved; `now` is the time of reading.

@@ -100,7 +100,6 @@ impl<'a> About<'a> {
     }
 }
 
-/// A summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
     pub what: Kind,

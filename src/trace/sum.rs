@@ -107,7 +107,6 @@ impl<'a> Searched<'a> {
         }
     }
 
-    /// The result.
     pub(super) fn found(self) -> Option<InSums> {
         self.found
     }

@@ -54,7 +54,6 @@ impl Waiting {
         }
     }
 
-    /// Takes all lines.
     pub(super) fn take(&self) -> Vec<OfDay> {
         std::mem::take(&mut self.days())
     }

@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// The server's replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
     /// To each RCPT, in order.

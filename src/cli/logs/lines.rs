@@ -59,7 +59,6 @@ pub(super) struct Lost {
     pub(super) warnings: u64,
 }
 
-/// The queue.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Inner>);
 
@@ -225,7 +224,6 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Builds one line.
 pub(super) struct Line<'a> {
     lines: &'a Lines,
     room: Room,

@@ -202,7 +202,6 @@ pub struct SendTls {
     pub ca: Option<PathBuf>,
     /// The name in the certificate; `None`: the smart host's.
     pub server_name: Option<String>,
-    /// Our client certificate.
     pub certificate: Option<CertificateFiles>,
     pub min_version: TlsVersion,
 }

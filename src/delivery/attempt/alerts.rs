@@ -44,7 +44,6 @@ struct Lines {
 pub(super) type Untold = Option<u64>;
 
 impl Alerts {
-    /// Logs it.
     pub(super) fn log(&self, send_connector: &str, error: &NextHopError) {
         let reason = &error.reply;
         let row = error.row.map(|row| row.name);

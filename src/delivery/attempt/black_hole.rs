@@ -38,7 +38,6 @@ impl fmt::Display for BlackHole {
     }
 }
 
-/// Watches one connection.
 #[derive(Debug)]
 pub struct Watch {
     connector: Arc<str>,

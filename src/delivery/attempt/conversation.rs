@@ -146,7 +146,6 @@ impl Conversation {
         self.connection.look().map(|(hole, _)| hole)
     }
 
-    /// Returns the connection.
     pub(crate) fn into_connection(self) -> Connection {
         self.connection
     }

@@ -14,7 +14,6 @@ use crate::time::UnixTime;
 const SINGLY: u64 = 3;
 const MINUTE: u64 = 60;
 
-/// A summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) connector: Arc<str>,

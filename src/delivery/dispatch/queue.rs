@@ -121,7 +121,6 @@ pub(super) struct Shown<'a> {
 #[derive(Default)]
 pub(super) struct Queue {
     lanes: HashMap<Arc<str>, Lane>,
-    /// Messages in memory.
     live: HashMap<QueueId, Live>,
     /// New ones of these, oldest first; some may have been tried.
     recent: VecDeque<QueueId>,

@@ -18,7 +18,6 @@ use crate::time::{Moment, QueueTime, UnixTime};
 pub(super) enum AttemptOutcome {
     Delivered,
     Deferred,
-    /// Refused for good.
     Refused,
     /// The next hop says that it is unknown, and the directory's live answer gives another route.
     Follow(Route),
@@ -26,7 +25,6 @@ pub(super) enum AttemptOutcome {
     Held,
 }
 
-/// One recipient's attempt.
 #[derive(Clone)]
 pub(super) struct Attempted {
     pub(super) recipient: usize,

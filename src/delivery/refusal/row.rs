@@ -23,7 +23,6 @@ pub enum Subject {
     RelayedMail,
     /// More recipients than it accepts at once.
     NumberOfRecipients,
-    /// An unknown recipient.
     UnknownRecipient,
     /// The recipient, for another reason.
     Recipient,

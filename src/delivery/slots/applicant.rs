@@ -16,12 +16,10 @@ pub struct Applicant {
 pub struct Client(Option<IpAddr>);
 
 impl Applicant {
-    /// The queue.
     pub const QUEUE: Self = Self { client: Client::QUEUE, class: Class::Ours, vouched: Vouched::Yes };
 }
 
 impl Client {
-    /// The queue.
     pub const QUEUE: Self = Self(None);
 
     #[must_use]

@@ -89,7 +89,6 @@ impl Line {
         result
     }
 
-    /// Reads the queue.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Waiters) -> T) -> T {
         look(&self.queue())
     }

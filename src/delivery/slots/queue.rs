@@ -48,7 +48,6 @@ pub(super) struct Ticket {
     number: u64,
 }
 
-/// A held slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Held {
     pub vouched: Vouched,
@@ -113,7 +112,6 @@ impl<W> Queue<W> {
         self.ours.turns.count(vouched) + self.strangers.turns.count(vouched)
     }
 
-    /// Whether none waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting(Vouched::Yes) + self.waiting(Vouched::No) == 0
     }

@@ -12,7 +12,6 @@ use crate::directory::profile::DisabledAccounts;
 use crate::lookup::{Kind, Lookup};
 use crate::smtp::address::Address;
 
-/// An interpreted result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) lookup: Lookup,

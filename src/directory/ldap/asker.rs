@@ -72,7 +72,6 @@ impl Asker {
         }
     }
 
-    /// Asks the directory.
     pub(super) async fn question(self: Arc<Self>, address: Address, turn: Option<Turn>) -> Answer {
         let asked = Instant::now();
         let lookup = match self.shares.turn_or(turn).await {

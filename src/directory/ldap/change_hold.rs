@@ -164,7 +164,6 @@ impl Holding {
         Ok(())
     }
 
-    /// The waiting addresses.
     pub(super) fn held_list(&self) -> HeldList {
         self.kept.remembered().held_list()
     }

@@ -17,7 +17,6 @@ use crate::smtp::address::Address;
 /// How long entries are read.
 const READ_FOR: Duration = Duration::from_secs(20);
 
-/// The results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examination {
     /// The time of a search for a non-existent address, by the attribute searched.

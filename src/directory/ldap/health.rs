@@ -108,7 +108,6 @@ impl DirectoryHealth {
     }
 }
 
-/// A slow question.
 pub(super) struct Doubt<'a>(&'a DirectoryHealth);
 
 impl Drop for Doubt<'_> {

@@ -26,7 +26,6 @@ const MOST_RANGES: usize = 1000;
 /// Identifiers of entries in different directories; some are binary.
 pub(super) const IDS: [&str; 4] = ["objectGUID", "entryUUID", "nsUniqueId", "invocationId"];
 
-/// A clean answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reply {
     /// The entries, without duplicates if bases overlap.
@@ -50,7 +49,6 @@ pub(super) enum Failure {
     /// A result code other than success (RFC 4511 appendix A).
     #[error("{doing} is answered {code} ({meaning}){text}", meaning = meaning(doing, *code, text))]
     Refused {
-        /// The operation.
         doing: &'static str,
         code: u32,
         /// The server's text, after a colon.

@@ -38,7 +38,6 @@ pub(super) enum By {
     Kind,
 }
 
-/// The results.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     addresses: Mutex<Option<Seen>>,

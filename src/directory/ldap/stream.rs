@@ -32,7 +32,6 @@ pub(super) enum Event {
     Entry(Known),
     /// The initial phase of one base is complete.
     Told,
-    /// A later change.
     Changed(Change),
     /// References to parts of the directory that were not searched.
     Elsewhere(Vec<String>),

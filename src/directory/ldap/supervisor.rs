@@ -59,7 +59,6 @@ pub(super) struct Supervisor {
 enum Failed {
     /// At least one server did not answer in time: all are tried again at once, until the breaker opens.
     Silent(Arc<str>),
-    /// All servers refused.
     Refused(Arc<str>, Prospect),
 }
 

@@ -40,7 +40,6 @@ pub struct ChangesFile {
     path: PathBuf,
     /// Open for appending; `None`: nothing has been written yet.
     file: Option<File>,
-    /// The file's content.
     written: SnapshotState,
     /// Whether there is a file, perhaps of another version.
     is_there: bool,

@@ -16,7 +16,6 @@ pub struct SnapshotState {
     pub undos: Vec<Arc<Undo>>,
     /// `None`: no changes are held.
     pub holding: Option<Holding>,
-    /// Announced changes.
     pub expected: Expected,
 }
 

@@ -94,7 +94,6 @@ pub struct Room<'a> {
     /// The folder for its files.
     pub folder: &'a Path,
     pub metrics: &'a Metrics,
-    /// Recently accepted mail.
     pub mail: &'a Arc<dyn Mail>,
 }
 
@@ -209,7 +208,6 @@ impl Snapshot {
         suspects
     }
 
-    /// The directory's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

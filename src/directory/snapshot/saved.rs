@@ -40,7 +40,6 @@ pub(super) enum Record {
     Until { changes: Vec<Change>, position: Position, at: UnixTime },
 }
 
-/// A file's content.
 #[derive(Debug)]
 pub struct Loaded {
     pub view: View,

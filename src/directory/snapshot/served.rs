@@ -43,7 +43,6 @@ pub struct Served {
 /// The settings for judging changes.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The directory's name.
     pub name: Arc<str>,
     pub limits: HoldChanges,
     pub servers: Arc<MailboxServers>,
@@ -56,7 +55,6 @@ pub struct Now<'a> {
     pub at: QueueTime,
     /// The wall clock, for display.
     pub day: UnixTime,
-    /// Recently accepted mail.
     pub mail: &'a dyn Mail,
 }
 
@@ -101,7 +99,6 @@ impl Served {
         Self { expected, ..self }
     }
 
-    /// Announced changes.
     #[must_use]
     pub fn expected(&self) -> &Expected {
         &self.expected

@@ -90,12 +90,7 @@ impl<'a> Iterator for Claims<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means<'a> {
     Unclear,
-    Clear {
-        kind: Kind,
-        /// The target address.
-        target: Option<&'a str>,
-        mail_server: Option<&'a str>,
-    },
+    Clear { kind: Kind, target: Option<&'a str>, mail_server: Option<&'a str> },
 }
 
 /// Properties that many entries share.

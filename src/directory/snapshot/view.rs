@@ -312,7 +312,6 @@ impl View {
         self.owners(key).iter().map(|owner| self.known(*owner)).collect()
     }
 
-    /// Their ids.
     pub fn owner_ids(&self, key: &str) -> impl Iterator<Item = Id> {
         self.owners(key).into_iter().map(|owner| self.id(owner))
     }

@@ -11,7 +11,6 @@ use crate::directory::known::{Id, Known};
 use crate::fast_map::{FastMap, FastSet};
 use crate::time::{QueueTime, UnixTime};
 
-/// A changed entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {
     pub id: Id,

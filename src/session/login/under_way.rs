@@ -85,7 +85,6 @@ impl<'a> UnderWay<'a> {
         self.closed.get().copied()
     }
 
-    /// Records the result.
     pub(super) fn settle(&self, login: &Login) {
         self.settle_as(match login {
             Login::Accepted => Outcome::Right,

@@ -152,7 +152,6 @@ enum SessionState {
     Idle,
     /// MAIL was given; [`Event::Began`] is due.
     Opening(Option<u64>, Utf8),
-    /// MAIL was accepted.
     Envelope(Envelope),
     /// Content is being read.
     Content(Incoming, Source),
@@ -289,7 +288,6 @@ impl Server {
         }
     }
 
-    /// Takes an event.
     pub fn handle(&mut self, event: Event) {
         match (std::mem::replace(&mut self.state, SessionState::Closed), event) {
             (SessionState::Closed, _) => {}

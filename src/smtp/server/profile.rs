@@ -8,7 +8,6 @@ use crate::smtp::extension::Dsn;
 pub enum TlsState {
     /// There is no certificate, so STARTTLS is not offered.
     Unavailable,
-    /// STARTTLS is offered.
     Offered,
     /// STARTTLS is offered, and required before MAIL.
     Required,
@@ -35,7 +34,6 @@ impl Profile {
     }
 }
 
-/// The client's greeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
     Helo(String),

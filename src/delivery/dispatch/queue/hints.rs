@@ -80,7 +80,6 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    /// Adds a hint.
     pub(super) fn push(&mut self, hint: Hint, why: Why) {
         match why {
             Why::Unreachable => self.unreachable.push(hint),
