@@ -1,8 +1,6 @@
-//! What outlives a restart besides the spool, the trace and the keys: which domains were accepted, and which of them
-//! ceased to be lately, so that row 0 of the decision table holds for its hour over a restart as well.
-//!
-//! `config::reload` reads it at start and writes it whenever the accepted domains change. [`saved_table`] has files of
-//! its own.
+//! State that survives a restart, besides the spool, the trace and the keys: accepted domains, and those that ceased to
+//! be accepted lately, so that row 0 of the decision table applies for its hour over a restart as well.
+//! `reload` reads it at start and writes it whenever the accepted domains change. [`saved_table`] has further files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

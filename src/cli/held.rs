@@ -15,7 +15,7 @@ use crate::printable;
 /// Spreadsheets treat a field with this beginning as a formula.
 const FORMULA: [char; 4] = ['=', '+', '-', '@'];
 
-/// Between fields, as programs write lists.
+/// Separators of fields.
 const SEPARATORS: [char; 3] = [',', ';', '\t'];
 
 /// Names of a column of addresses, letters only.
@@ -102,7 +102,7 @@ fn listed(text: &str) -> String {
     lines.map(|(_, line)| plain(line.trim()).to_owned() + "\n").collect()
 }
 
-/// In quotes (RFC 4180), with each of its own quotes twice, or as it is: a local part in quotes goes on behind them.
+/// The first field of a line: quoted (RFC 4180), with its own quotes doubled, or unquoted. A local part in quotes is followed by further characters.
 fn first_field(line: &str) -> String {
     if let Some(quoted) = line.strip_prefix('"') {
         let text = quoted.replace("\"\"", "\0");
@@ -171,8 +171,8 @@ fn csv(list: &HeldList) -> String {
     text
 }
 
-/// A field as RFC 4180 writes it; one that a spreadsheet would take for a formula has an apostrophe before it. What begins
-/// like a comment is in quotes.
+/// A field by RFC 4180, with an apostrophe before it if a spreadsheet would treat it as a formula, and in quotes if it
+/// begins like a comment.
 fn quoted(field: &str) -> String {
     let field = printable::line(field);
     let field = if field.starts_with(FORMULA) { format!("'{field}") } else { field.into_owned() };

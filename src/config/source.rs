@@ -1,8 +1,7 @@
-//! Files of a configuration, places in them, and the problems found there.
-//!
-//! `file` reads sources and `reader` notes places; everything that finds fault names a [`Location`].
-//! [`render`] writes problems as compilers do. Problems are shown, logged and kept for `status`, so a line that
-//! carries a password in spite of all is cut off where the password begins.
+//! The files of a configuration, places in them, and problems found there.
+//! `file` reads sources and `reader` records places; every problem has a [`Location`]. [`render`] formats problems as
+//! compilers do. Problems are shown, logged and kept for `status`, so a line with a password, which should not be
+//! there, is cut off before it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

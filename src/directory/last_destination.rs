@@ -334,7 +334,7 @@ impl Remembered {
         };
         self.changes += u64::from(changed);
         if self.known.len() > ENTRIES {
-            // Many may have been seen in one second: where a clock was put back it is the same for all.
+            // Many may have the same time: they were seen within a second, or the clock was put back.
             let mut by_age: Vec<(UnixTime, Id)> = self.known.iter().map(|(key, seen)| (seen.at, *key)).collect();
             let (_, middle, _) = by_age.select_nth_unstable(ENTRIES / 2);
             let middle = *middle;

@@ -223,7 +223,7 @@ impl LdapDirectory {
         self.asker.config.profile.key(address).into_owned()
     }
 
-    /// Whether a text has the form of a name that is no address.
+    /// Whether a text, which is not an address, has the form of a name that the profile uses.
     pub(super) fn is_name(&self, text: &str) -> bool {
         self.asker.config.profile.is_name(text)
     }

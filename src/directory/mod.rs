@@ -163,9 +163,8 @@ impl Directories {
         Some(self.ldap(name)?.key(address))
     }
 
-    /// By which key the directory knows a name that is no address, such as `held` and `export` list: one of the form that
-    /// its profile has, whoever had it and whether he is still there, or one that it has in memory or had before changes were
-    /// held.
+    /// The directory's key for a name that is not an address, such as `held` and `export` list: a name of the form that its
+    /// profile has, whether an entry still has it or not, or one that it has in memory or had before changes were held.
     #[must_use]
     pub fn key_of_name(&self, name: &str, text: &str) -> Option<String> {
         let key = text.to_lowercase();

@@ -115,7 +115,7 @@ trait Rules {
         Cow::Borrowed(address.key())
     }
 
-    /// Whether entries may claim a text that is no address, beside short names.
+    /// Whether entries may claim this text, which is not an address, beside short names.
     fn is_name(&self, _: &str) -> bool {
         false
     }
@@ -219,7 +219,8 @@ impl Profile {
         self.rules().key(address)
     }
 
-    /// Whether a text that is no address has the form of a name that entries claim beside their addresses: Exchange's own.
+    /// Whether this text, which is not an address, has the form of a name that entries claim beside their addresses:
+    /// Exchange's legacy names.
     #[must_use]
     pub fn is_name(&self, text: &str) -> bool {
         self.rules().is_name(text)

@@ -1,19 +1,16 @@
-//! Passwords that clients guess at AUTH: which are not asked again, which clients are told to come later, and how many
-//! wrong ones reach an account of a directory. Pure; `session::login` asks it, `state::saved_table` keeps who logged in from
-//! where.
-//!
-//! - A name and password that were refused are not asked again for ten minutes, whoever says them.
-//! - From a client (an IPv4 address, or an IPv6 /64) of which 20 different ones failed within half an hour only users
-//!   are asked about who logged in from there within 30 days.
-//! - A directory is asked about an account with at most three wrong passwords within half an hour by all those who never
-//!   logged in to it from where they are, and with three more from clients of which 20 failed: directories lock accounts
-//!   (Active Directory after 5 to 10), and no stranger is to lock somebody out. One that was sent and never answered
-//!   may have been counted there, and counts here.
-//!
-//! What is under way may fail. Where all of it failing would be more than a limit, the next one waits for an answer:
-//! many at once do not get by, and right ones are not refused for being many.
-//!
-//! Nothing here is a name or a password: all are keyed hashes.
+//! Limits on guessing passwords at AUTH: which attempts are refused without asking, which clients have to wait, and how
+//! many wrong passwords reach a directory account. Pure; `session::login` uses it, `state::saved_table` stores
+//! successful logins.
+//! - A name and password that were refused are refused without asking for ten minutes, from any client.
+//! - From a client (an IPv4 address, or an IPv6 /64) with 20 different failed attempts within half an hour, only users
+//!   who logged in from there within 30 days may try.
+//! - At most three wrong passwords within half an hour reach a directory account from clients that never logged in to
+//!   it, and three more from clients with 20 failures: directories lock accounts (Active Directory after 5 to 10
+//!   attempts), and strangers must not be able to lock users out. An attempt that was sent and never answered counts as
+//!   wrong.
+//! Attempts in progress may fail. If their failure would exceed a limit, the next attempt waits for an answer: so
+//! concurrent attempts do not circumvent the limits, and right ones are not refused because there are many.
+//! It has no names or passwords, only keyed hashes.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -66,7 +66,7 @@ pub(super) enum Proof {
     Impossible,
 }
 
-/// Why there is no slot.
+/// Why there is no connection slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoSlot {
     /// `max_connections`.
@@ -91,7 +91,7 @@ impl NoSlot {
     }
 }
 
-/// One connection's slot; free again when dropped, unless somebody else has got it.
+/// A connection's slot; freed when dropped, unless it was given to another connection.
 pub(super) struct ConnectionPermit {
     slots: ConnectionSlots,
     connector: Arc<str>,
@@ -115,8 +115,8 @@ impl ConnectionSlots {
     }
 
     /// Takes a slot. A connector with an organization has no limit for an address: its few hosts send everything. Nor
-    /// has a client behind a balancer (DESIGN section 4). Where clients can show that they are no strangers, the last
-    /// places are for those who will.
+    /// has a client behind a load balancer (DESIGN section 4). Where clients can prove that they are no strangers, the
+    /// last slots are for those who will.
     pub(super) fn take(
         &self,
         connector: &ReceiveConnector,

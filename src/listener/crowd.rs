@@ -25,7 +25,7 @@ pub(super) struct Crowd {
     pub(super) most: usize,
     by_client: HashMap<IpAddr, usize>,
     connected: Vec<Option<Connected>>,
-    /// What of `connected` is free.
+    /// Free indexes of `connected`.
     free: Vec<usize>,
     /// The first to be closed is last.
     first: Vec<(usize, Idle)>,

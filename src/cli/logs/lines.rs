@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The kinds of lines with their size limits; as much again may be in the thread's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// Lines that describe how things go.
+    /// Informational lines.
     Info,
     /// Warnings; strangers can cause some of them, so alerts have a limit of their own.
     Warning,

@@ -124,11 +124,11 @@ impl Checkout {
         self.talk.connection().next_hop.clone()
     }
 
-    /// MAIL and the first RCPTs. DATA goes out with them where the whole content is there.
+    /// Sends MAIL and the first RCPTs, with DATA if the whole content is there.
     ///
     /// # Errors
-    /// The transaction is over. [`Checkout::take_outcomes`] has everybody's answer; but for [`Reuse::Unused`] and
-    /// [`Reuse::Worn`], which leave some untold.
+    /// The transaction is over. [`Checkout::take_outcomes`] has all recipients' outcomes, except after
+    /// [`Reuse::Unused`] and [`Reuse::Worn`], where some have none.
     pub(crate) async fn envelope(&mut self, opening: &Opening<'_>) -> Result<(), Reuse> {
         xforward(self.talk.connection_mut(), opening.origin, &self.out.shared.alerts).await;
         let offers = self.talk.connection().offers.clone();
@@ -232,10 +232,10 @@ impl Checkout {
         connection.offers.eight_bit_mime || connection.terms.smtp.eight_bit == EightBit::Send
     }
 
-    /// DATA, up to the reply to it.
+    /// Sends DATA and waits for the reply.
     ///
     /// # Errors
-    /// The transaction is over; [`Checkout::take_outcomes`] has the answers.
+    /// The transaction is over; [`Checkout::take_outcomes`] has the outcomes.
     pub(crate) async fn data(&mut self, way: BodyTransfer, octets: u64) -> Result<(), Reuse> {
         self.talk.connection_mut().leaves = self.others == Others::Left;
         let ready = self.talk.data(way).await;

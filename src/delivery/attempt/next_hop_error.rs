@@ -23,7 +23,7 @@ pub(super) const NO_SECURITY: Enhanced = Enhanced(4, 7, 4);
 /// X.7.5: cryptographic failure.
 pub(super) const BAD_SECURITY: Enhanced = Enhanced(4, 7, 5);
 
-/// What is in error.
+/// What the error concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The host: no connection became ready for MAIL. It counts as a failure of the host.
@@ -45,7 +45,6 @@ pub(crate) struct NextHopError {
     pub next_hop: Arc<str>,
     /// For the queue: always 4xx.
     pub reply: Reply,
-    /// What is in error.
     pub scope: Scope,
     /// Whether an operator has to look at it.
     pub alert: Alert,

@@ -47,10 +47,10 @@ enum Encrypt {
     No,
 }
 
-/// A new connection to one of the next hop's addresses, or to its socket, ready for MAIL.
+/// Opens a connection to one of the next hop's addresses, or to its socket, and makes it ready for MAIL.
 ///
 /// # Errors
-/// The error with the last address that was tried.
+/// The error of the last address that was tried.
 pub(super) async fn open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopError> {
     let opened = try_to_open(out, hop).await;
     out.tried();

@@ -118,7 +118,7 @@ impl WayOut {
 const RETIRED: u32 = 3;
 
 impl Walk {
-    /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::error`] says why.
+    /// A connection that is ready for MAIL; `None`: no next hop is left, and [`Walk::error`] has the reason.
     pub(crate) async fn next(&mut self) -> Option<Box<Checkout>> {
         loop {
             if self.ahead.is_empty() {

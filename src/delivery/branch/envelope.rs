@@ -83,7 +83,7 @@ impl Branch {
         let Ok(ended) = timeout(self.left, checkout.more(from, &targets)).await else {
             checkout.look();
             let mut answers = checkout.take_outcomes();
-            // RcptOutcomes are still to come: the envelope is said again over another connection.
+            // Replies are still to come, so the envelope is sent again on another connection.
             let unanswered =
                 |member: &&Member| !checkout.has(member.at) && !answers.iter().any(|(at, _)| *at == member.at);
             let late: RcptOutcomes = new.iter().filter(unanswered).map(|member| (member.at, impatient())).collect();

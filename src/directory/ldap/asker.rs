@@ -112,7 +112,7 @@ impl Asker {
         lookup
     }
 
-    /// What the directory has said, unless the snapshot knows that the address's owner may not be read any more.
+    /// The directory's answer, unless the snapshot knows that the address's owner may not be read any more.
     fn unless_unread(&self, address: &Address, live: Lookup) -> Lookup {
         match self.snapshot.as_ref().and_then(|snapshot| snapshot.served()) {
             Some(served) => served.unless_unread(&self.config.profile.key(address), live),

@@ -1,8 +1,7 @@
 //! Keeps one connection to the first server that answers, for as long as the directory is configured.
-//!
-//! `LdapDirectory` spawns it; it tells the questions through [`ConnectionState`] which connection to use. After a failure the
-//! servers are tried in order, beginning with the next one; while a later server is used, the earlier ones are tried
-//! every minute. Each connection is tested with a question before it is used, and whenever it has been idle.
+//! `LdapDirectory` spawns it; questions get their connection through [`ConnectionState`]. After a failure the servers
+//! are tried in order, beginning with the next one; while a later server is used, the earlier ones are tried every
+//! minute. Each connection is tested with a question before use, and after it was idle.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -125,10 +125,10 @@ impl Writer {
         self.begun
     }
 
-    /// Ends the file, and reads it into a table. It is not in use yet: [`PendingFile::install`].
+    /// Completes the file, and builds a table from it. [`PendingFile::install`] puts it in use.
     ///
     /// # Errors
-    /// The system's; more than a table holds.
+    /// An error of the system, or the table would be too large.
     pub fn finish(mut self, position: Position) -> Result<(PendingFile, Arc<Table>), Unreadable> {
         let until = Record::Until { changes: Vec::new(), position: position.clone(), at: self.begun };
         self.file.write_all(&framed(&until)?)?;

@@ -161,9 +161,9 @@ impl Served {
         self.held.as_ref().map_or(&self.current, |held| &held.view)
     }
 
-    /// What the directory, asked itself, has said of the address with that key, unless somebody has it who lacks what its
-    /// like have. It does not find him by an address that may not be read: neither that nobody has it is an answer then, nor
-    /// that another entry has which gets no mail. While that is held it counts as well.
+    /// The directory's own answer about the address with this key, unless its known owner lacks attributes that similar
+    /// entries have. The directory cannot find such an owner by an address that may not be read, so its "not found" is
+    /// no answer then, nor is another entry without mail. This applies to held changes as well.
     #[must_use]
     pub fn unless_unread(&self, key: &str, live: Lookup) -> Lookup {
         let found = match &live {
@@ -174,7 +174,7 @@ impl Served {
         let latest = self.latest();
         let known = latest.lookup(key);
         let is_no_answer = matches!(known, Lookup::Unavailable(_) | Lookup::Ambiguous(_)) && latest.lacks(key);
-        // What has become of the owner itself is told.
+        // The owner's own new state is an answer.
         let is_itself = || latest.owned_by(key).iter().any(|owner| Some(&*owner.dn) == found);
         if is_no_answer && !is_itself() { known } else { live }
     }

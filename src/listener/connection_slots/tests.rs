@@ -33,7 +33,7 @@ fn slots() -> ConnectionSlots {
     ConnectionSlots::new(Metrics::new(), CancellationToken::new(), Arc::new(Semaphore::new(1)))
 }
 
-/// The slot of a client of its own, by number.
+/// A slot for a client of its own, by number.
 fn take(slots: &ConnectionSlots, connector: &ReceiveConnector, number: u8) -> Result<ConnectionPermit, NoSlot> {
     let permit =
         slots.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible, Sessions::Any))?;

@@ -57,7 +57,7 @@ impl Held {
         self.waits.values().map(|waits| waits.recipient).collect::<FastSet<Id>>().len()
     }
 
-    /// Who waits with the address with that key.
+    /// The recipient that waits with the address with this key.
     fn recipient_of(&self, key: &str) -> Option<Id> {
         self.waits.get(&hash(key)).map(|waits| waits.recipient)
     }
@@ -78,8 +78,8 @@ pub(super) fn hash(key: &str) -> Id {
 pub struct HeldList {
     /// Recipients concerned; each may have several addresses.
     pub recipients: usize,
-    /// By address. Other names of a recipient stand there, behind the addresses, where none of his addresses does: he is taken
-    /// as a whole, and whoever strikes his addresses out must have struck him out.
+    /// By address. A recipient's other names are listed after the addresses only if none of its addresses is in the
+    /// list: a recipient is accepted as a whole, and deleting all its addresses from the list has to exclude it.
     pub addresses: Vec<HeldAddress>,
     /// Whether the program was restarted, so that the directory's content and the held changes are still unknown.
     #[serde(default)]
@@ -102,7 +102,7 @@ pub struct HeldAddress {
 }
 
 impl HeldAddress {
-    /// Where it stands in the list: names that are no addresses behind those that are, and what is in force last.
+    /// The order in the list: names that are not addresses after addresses, and changes in force last.
     #[must_use]
     pub fn place(&self) -> impl Ord + '_ {
         (self.in_force, !self.is_address(), &self.address)

@@ -69,7 +69,8 @@ fn more_than_can_be_kept_is_not_announced() {
     assert_eq!(count(&open(folder.path(), &config(&["OU=Staff"]))), 90_001);
 }
 
-/// Whoever deletes somebody's addresses from the list has said that he is not meant: no name of Exchange's of his is left.
+/// An operator who deletes a recipient's addresses from the list does not accept its change, so none of its legacy
+/// names is left in the list.
 #[test]
 fn names_of_whoever_is_listed_by_an_address_take_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,7 +87,7 @@ fn names_of_whoever_is_listed_by_an_address_take_nobody() {
         snapshot.read(writer, at(1), None).unwrap()
     };
     read((0..40).map(named).collect());
-    // One goes on without his name: it is listed alone.
+    // The name stays without its address: it is listed alone.
     let left = (10..39).map(named).chain([known(39)]);
     assert_eq!(read(left.collect()), Outcome::Held(11));
     let mut list: Vec<String> = snapshot.held_list().addresses.into_iter().map(|held| held.address).collect();

@@ -78,7 +78,7 @@ fn who_accepts_that_many_may_not_be_read_makes_nobody_unknown() {
     are_no_answers(&snapshot);
 }
 
-/// Asked itself, the directory finds by an address that may not be read nobody, or whoever else has it.
+/// By an address that may not be read, the directory finds no entry, or another one that has it as well.
 #[test]
 fn nobody_is_unknown_for_what_the_directory_does_not_find_by_it_any_more() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,17 +97,17 @@ fn nobody_is_unknown_for_what_the_directory_does_not_find_by_it_any_more() {
     read_pages(&snapshot, vec![unread(0), unread(1), unread(2), known(3), leaver(9)]);
     let served = snapshot.served().unwrap();
     let said = |key: &str, live: &Lookup| served.unless_unread(key, live.clone());
-    // One has it, two have it: neither is an answer.
+    // One known owner, or two: neither "not found" nor the other entry is an answer.
     assert!(matches!(said(&alias(1), &Lookup::NotFound), Lookup::Unavailable(_)));
     assert!(matches!(said("both@contoso.com", &Lookup::NotFound), Lookup::Ambiguous(_)));
-    // Somebody who gets no mail has it as well, and can be read.
+    // An entry without mail has it as well, and can be read.
     let (left, lives) = (leaver(9).answer(), known(3).answer());
     assert!(matches!(said(&alias(0), &left), Lookup::Unavailable(_)));
-    // Who gets mail is the answer, and so is what became of the entry itself.
+    // An entry with mail is an answer, and so is the owner's own new state.
     assert_eq!(said(&alias(0), &lives), lives);
     let same = Known { dn: unread(0).dn, ..leaver(9) }.answer();
     assert_eq!(said(&alias(0), &same), same);
-    // Of others nothing is in doubt.
+    // Other addresses are not in doubt.
     assert_eq!(said("nobody@contoso.com", &Lookup::NotFound), Lookup::NotFound);
     assert_eq!((said(&key(3), &Lookup::NotFound), said(&key(3), &left)), (Lookup::NotFound, left.clone()));
 }
