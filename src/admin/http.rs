@@ -1,4 +1,4 @@
-//! An HTTP server with limits on time and on connections of each kind ([`connection_slots`](super::connection_slots)),
+//! An HTTP server with limits on time and on connections of each kind ([`connection_slots`]),
 //! so that idle clients and slow readers cannot block health checks. [`Door`](super::Door) calls it.
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! The interfaces of the running server for operators, scripts and Prometheus.
 //!
-//! Two HTTP servers: [`probes`] on `metrics_bind` without authentication, [`api`] and [`page`] on `bind` behind
+//! Two HTTP servers: [`probes`] on `metrics_bind` without authentication, [`api`] and `page` on `bind` behind
 //! [`guard`]'s token. `run` starts both before the listeners and stops them last.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! `fingerpost directory`: what the directories hold and say, through the running server.
+//! `fingerpost directory`: the directories' content and answers, through the running server.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::admin::directory::{Answered, Looked, LookupAnswer, Stats};
 use crate::directory::{Conflict, Refreshed, SnapshotReport};
 use crate::printable;
 
-/// How often it is told how far a read is.
+/// How often progress is printed.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Subcommand)]
@@ -76,7 +76,7 @@ pub(super) enum DirectoryCommand {
     },
 }
 
-/// Asks and prints. No: nobody has the address; changes are held; there are conflicts.
+/// Runs it. [`Outcome::No`]: no entry has the address; changes are held; there are conflicts.
 pub(super) async fn directory(config: &Path, command: DirectoryCommand) -> anyhow::Result<Outcome> {
     let client = Client::new(config)?;
     match command {
@@ -136,7 +136,7 @@ fn print<T: serde::Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -
     Ok(())
 }
 
-/// Tells on a terminal how far a read is.
+/// Prints the progress of a read, on a terminal.
 async fn with_progress<T>(client: &Client, name: &str, read: impl Future<Output = T>) -> T {
     let mut read = std::pin::pin!(read);
     loop {

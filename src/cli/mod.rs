@@ -139,7 +139,7 @@ pub enum Outcome {
     No,
 }
 
-/// Does what the arguments say.
+/// Runs the command in the arguments.
 ///
 /// # Errors
 /// It could not be done: usage or configuration, exit code 2.

@@ -1,8 +1,8 @@
 //! Sending by SMTP: a branch's next hops, a connection that is ready for MAIL, and the conversation on it (DESIGN
 //! section 7).
 //!
-//! [`walk`] goes from next hop to next hop until a connection is ready for MAIL ([`checkout`]); `delivery::branch` uses
-//! it. [`next_hops`] lists the hosts, [`open`] opens a connection, [`conversation`] is one transaction; `pool`,
+//! `walk` goes from next hop to next hop until a connection is ready for MAIL (`checkout`); `delivery::branch` uses
+//! it. `next_hops` lists the hosts, `open` opens a connection, `conversation` is one transaction; `pool`,
 //! `health` and `dns` are shared by all.
 
 use std::net::SocketAddr;

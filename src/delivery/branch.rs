@@ -1,8 +1,8 @@
 //! One branch: the part of a message for one send connector and next-hop domain, from its envelope to each recipient's
 //! outcome.
 //!
-//! Cut-through asks about each recipient as its RCPT comes ([`Branch::ask`]) and sends the message when it is complete
-//! ([`Branch::send`]); the queue begins with the message. Both use the same walk over next hops, the same conversation
+//! Cut-through asks about each recipient as its RCPT comes (`Branch::ask`) and sends the message when it is complete
+//! (`Branch::send`); the queue begins with the message. Both use the same walk over next hops, the same conversation
 //! and the same outcomes.
 
 use std::time::Duration;

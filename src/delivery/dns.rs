@@ -1,7 +1,7 @@
 //! DNS lookups for next hops: addresses (A, AAAA) and mail exchanges (RFC 5321 5.1, RFC 7505).
 //!
 //! `attempt` uses it. `/etc/hosts` comes before DNS; answers are cached for their TTL, and while DNS fails the last
-//! good one is used ([`last_good`]). A name that does not exist is an answer, not a failure.
+//! good one is used (`last_good`). A name that does not exist is an answer, not a failure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

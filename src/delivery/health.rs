@@ -6,7 +6,7 @@
 //! is tested ([`Health::begin_test`]), and only the test counts.
 //!
 //! One failure is no outage: a connection may be reset while others work. A next hop that has answered within
-//! [`TRUSTED`] goes down with two failures in a row; one that has not, with the first, so that a server which is off is
+//! `TRUSTED` goes down with two failures in a row; one that has not, with the first, so that a server which is off is
 //! not tried by twenty messages. The first answer brings it back.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Next hops that accept connections and do not answer: a few transactions wait there, and the others use other hosts
 //! of the connector, if there are any (DESIGN section 7, "Several next hops").
 //!
-//! A [`connection`](super::attempt::connection) records only waits for a late reply. [`host`] decides, `attempt::walk`
+//! A `connection` records only waits for a late reply. `host` decides, `attempt::walk`
 //! puts silent hosts last. Unlike `health` it concerns conversations that hang at any step, even if a test would be
 //! answered.
 

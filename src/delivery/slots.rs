@@ -2,8 +2,8 @@
 //! decides which transaction gets the next one (DESIGN section 7, "Next hops").
 //!
 //! `attempt` takes a [`Slot`] of the connector for each transaction and a [`HostSlot`] for the host that it connects
-//! to, and keeps both while it uses the connection. [`queue`] decides which is next, [`host`] how many a host gets;
-//! [`line`] wakes the waiting tasks.
+//! to, and keeps both while it uses the connection. `queue` decides which is next, `host` how many a host gets;
+//! `line` wakes the waiting tasks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -2,7 +2,7 @@
 //! as found"). Pure.
 //!
 //! `ldap` searches with [`Profile::filter`] and [`Profile::attributes`], and passes the entries to [`Profile::judge`].
-//! Each profile has a file in `profile/`: a table of attributes, and its [`Rules`].
+//! Each profile has a file in `profile/`: a table of attributes, and its `Rules`.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
 //! All listening sockets of a configuration: accepts clients, chooses the receive connector, enforces the limits on
-//! connections, and starts a [`session`](crate::session).
+//! connections, and starts a [`session`].
 //!
 //! `run` applies each configuration; unchanged listeners are not touched, and sessions outlive their listener.
 

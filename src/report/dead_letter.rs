@@ -2,7 +2,7 @@
 //! as [`bounds`] says.
 //!
 //! `state_dir/dead-letters/ID.eml` is the report, `ID.json` its envelope. They are for administrators, who may delete
-//! them. `report::make` and `delivery` call [`DeadLetters::keep`]; [`known`] counts them without listing the folder.
+//! them. `report::make` and `delivery` call [`DeadLetters::keep`]; `known` counts them without listing the folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -45,7 +45,7 @@ impl FirstRefused {
         Self {
             entries,
             quiet,
-            // Growing later would block whoever adds the entry.
+            // Growing later would block the caller.
             known: FastMap::with_capacity_and_hasher(entries, Default::default()),
             order: Order::with_capacity(entries),
             free: Vec::new(),

@@ -1,6 +1,6 @@
 //! Decides where each recipient goes, and why. Pure: time and the directories' answers are arguments.
 //!
-//! [`decide::decide`] is called until it has all it needs; `crate::resolve` is the loop around it. [`Table`] is the
+//! [`decide::decide`] is called until it has all it needs; `crate::resolve` is the loop around it. [`table::Table`] is the
 //! part of the configuration that decisions depend on.
 
 pub mod accepted_domain;

@@ -105,7 +105,7 @@ impl RecentlyGood {
     pub fn new(key: HashKey) -> Self {
         Self {
             key,
-            // Growing later would block whoever adds an entry. Memory that is reserved and not used costs nothing.
+            // Growing later would block the caller. Memory that is reserved and not used costs nothing.
             known: FastMap::with_capacity_and_hasher(ENTRIES, Default::default()),
             order: Ranks::with_capacity(ENTRIES),
             shares: Shares::default(),

@@ -26,7 +26,7 @@ pub(super) struct Walk<'a> {
     pub(super) now: UnixTime,
     /// The address as received.
     pub(super) came_with: &'a Address,
-    /// See [`Decision::reasons`].
+    /// See [`Decision::reasons`](super::verdict::Decision::reasons).
     pub(super) reasons: Vec<Reason>,
     /// The addresses whose targets were followed, in order.
     pub(super) followed: Vec<Address>,

@@ -1,9 +1,9 @@
 //! One client's session: drives [`smtp::server`](crate::smtp::server) over one socket, plain or TLS.
 //!
-//! `listener` starts it. It performs the machine's actions and decides nothing: [`transaction`] has recipients routed,
-//! [`rcpt`] asks their next hops (cut-through), [`answer`] interprets the outcomes, [`loop_check`] and [`returned`]
-//! look for loops, [`content_buffer`] stores the content, [`end_of_data`] sends it to the next hops and decides the
-//! reply, [`commit`] makes durable what is left and hands it to `delivery`. A transaction keeps the configuration that
+//! `listener` starts it. It performs the machine's actions and decides nothing: `transaction` has recipients routed,
+//! `rcpt` asks their next hops (cut-through), `answer` interprets the outcomes, `loop_check` and `returned`
+//! look for loops, `content_buffer` stores the content, `end_of_data` sends it to the next hops and decides the
+//! reply, `commit` makes durable what is left and hands it to `delivery`. A transaction keeps the configuration that
 //! was in force at its MAIL.
 
 use std::io;

@@ -1,6 +1,6 @@
 //! A users file: lines of `name:hash` for those who may authenticate (`auth = "users:FILE"`).
 //!
-//! `listener` reads it to check it, [`login`](super::login) at each AUTH, so that a change takes effect at once. A hash
+//! `listener` reads it to check it, `login` at each AUTH, so that a change takes effect at once. A hash
 //! is crypt(5)'s SHA-crypt, `$6$` or `$5$`: what `openssl passwd -6` prints.
 
 use std::collections::HashMap;

@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         turn.meanwhile(whose, |_| Stage::Harvests, Moves::MeanNothing, self.keep_connections(late)).await
     }
 
-    /// Gives the transaction's connections back to whoever wants them, for this long.
+    /// Gives the transaction's connections back to others that want them, for this long.
     async fn keep_connections(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {

@@ -53,7 +53,7 @@ pub enum AddressError {
     /// The local part is empty, with or without quotes.
     #[error("the local part is empty")]
     EmptyLocal,
-    /// The local part is longer than [`MAX_LOCAL`].
+    /// The local part is longer than `MAX_LOCAL`.
     #[error("the local part is longer than {MAX_LOCAL} octets")]
     LongLocal,
     /// The local part is neither a dot-string nor a quoted string.

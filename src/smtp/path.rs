@@ -1,6 +1,6 @@
 //! Parses paths of MAIL and RCPT (RFC 5321 4.1.2), with some tolerance, into their proper form.
 //!
-//! `command` calls [`split`] and [`mailbox`]. Deviations are tolerated here only: next hops, the spool, Return-Path and
+//! `command` calls `split` and [`mailbox`]. Deviations are tolerated here only: next hops, the spool, Return-Path and
 //! reports see the proper form.
 
 use super::address::{Address, AddressError, is_atext, is_dot_string, local_end};

@@ -80,7 +80,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     pub what: Kind,
-    /// By [`one_client`](crate::one_client::one_client).
+    /// By [`one_client`].
     pub client: IpAddr,
     /// The recipient's accepted domain as a pattern; empty: there is no recipient.
     pub domain: &'a str,

@@ -21,7 +21,7 @@ const LAST: Duration = Duration::from_millis(400);
 /// The pause after a write that a non-blocking descriptor did not accept.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The kinds of lines with their size limits; as much again may be in the thread's hands.
+/// The kinds of lines with their size limits; the thread may hold as much again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     /// Informational lines.

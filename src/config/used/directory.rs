@@ -14,7 +14,7 @@ use crate::smtp::domain::Domain;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryConfig {
     pub name: Arc<str>,
-    /// What routing decisions need (also in [`Config::routing`]).
+    /// What routing decisions need (also in `Config::routing`).
     pub rules: DirectoryRules,
     /// Its kind, with the settings of that kind.
     pub kind: DirectoryKind,

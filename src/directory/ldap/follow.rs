@@ -239,7 +239,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the whole directory by pages, and answers whoever waits for that.
+    /// Reads the whole directory by pages, and sends the result to a waiting caller.
     async fn whole(
         &self,
         connection: &Connection,

@@ -1,7 +1,7 @@
 //! The recipients in force, and held changes: if the destinations of too many would change, the changes are held until
 //! an operator accepts them (DESIGN section 5, "doubt is temporary"). Pure; time is an argument.
 //!
-//! `snapshot` publishes one, and makes the next from it. [`ruling`] decides about changes.
+//! `snapshot` publishes one, and makes the next from it. `ruling` decides about changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

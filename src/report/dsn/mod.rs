@@ -2,7 +2,7 @@
 //! of the message (RFC 6522, RFC 3464, RFC 6533 where an address is not ASCII). Pure: ids, boundary and time are
 //! arguments.
 //!
-//! `report::make` decides what is reported and calls [`write`]; `status` has the fields, `words` the text.
+//! `report::make` decides what is reported and calls [`write()`]; `status` has the fields, `words` the text.
 
 mod status;
 mod words;

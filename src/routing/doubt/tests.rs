@@ -1,4 +1,4 @@
-//! The rule as a table, and who says that an address exists.
+//! The rule as a table, and which source says that an address exists.
 
 use super::*;
 use crate::routing::verdict::Says;

@@ -52,7 +52,7 @@ impl Hashing {
         let look = move || {
             let known = users::read(&file).map(|users| users.know(&credentials.name, &credentials.password));
             drop(turn);
-            // The session has ended, so nobody waits for the result.
+            // The session may have ended.
             let _ = told.send(known);
         };
         if let Err(error) = thread::Builder::new().name("password".to_owned()).spawn(look) {
