@@ -8,6 +8,7 @@
 //!   it, and three more from clients with 20 failures: directories lock accounts (Active Directory after 5 to 10
 //!   attempts), and strangers must not be able to lock users out. An attempt that was sent and never answered counts as
 //!   wrong.
+//!
 //! Attempts in progress may fail. If their failure would exceed a limit, the next attempt waits for an answer: so
 //! concurrent attempts do not circumvent the limits, and right ones are not refused because there are many.
 //! It has no names or passwords, only keyed hashes.
