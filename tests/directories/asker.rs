@@ -130,9 +130,16 @@ impl Asker {
         self.directory.report().unwrap()
     }
 
-    /// Reads it as a whole.
+    /// Reads it as a whole; again where the connection was lost meanwhile, as an operator does.
     pub async fn refresh(&self, accept: Accept) -> Result<Refreshed, String> {
-        self.directory.refresh(accept).await.unwrap()
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.directory.refresh(accept.clone()).await.unwrap() {
+                Err(cause) if cause.starts_with("it broke off") && Instant::now() < until => {}
+                refreshed => return refreshed,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub async fn answer(&self, address: &str, freshness: Freshness) -> Answer {

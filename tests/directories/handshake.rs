@@ -2,7 +2,7 @@
 //! not do by mistake.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 
 use fingerpost::config::{CertificateFiles, LdapConfig};
@@ -12,13 +12,14 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use crate::active_directory;
 use crate::asker::{Asker, LookupResult, openldap};
 use support::certificates::{Authority, Issued};
-use support::daemon::{Daemon, free_port};
+use support::daemon::Daemon;
+use support::free_port;
 use support::samba_ad::SambaAd;
 use support::slapd::{READER, Slapd};
 
 /// OpenSSL's server with that certificate.
 fn openssl(issued: &Issued, arguments: &[&str]) -> (Daemon, String) {
-    let port = free_port();
+    let port = free_port(Ipv4Addr::LOCALHOST);
     let mut command = Command::new("openssl");
     command.args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-cert"]).arg(&issued.certificate);
     command.arg("-key").arg(&issued.key).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null());

@@ -4,12 +4,13 @@
 //! that a test can change rights and limits while the server runs. Needs Debian's `slapd` and `ldap-utils`.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::certificates::Authority;
-use super::daemon::{Daemon, free_port, run};
+use super::daemon::{Daemon, run};
+use super::free_port;
 
 /// The root of the tree.
 pub const BASE: &str = "dc=contoso,dc=com";
@@ -66,7 +67,7 @@ impl Slapd {
         convert.arg("-f").arg(&file).arg("-F").arg(folder.path().join("config")).stderr(Stdio::null());
         convert.stdout(Stdio::null()).status().unwrap();
 
-        let (port, tls_port) = (free_port(), free_port());
+        let (port, tls_port) = (free_port(Ipv4Addr::LOCALHOST), free_port(Ipv4Addr::LOCALHOST));
         let mut slapd = Self { folder, port, tls_port, authority, daemon: None };
         slapd.restart();
         slapd.add(&format!(

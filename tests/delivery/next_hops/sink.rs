@@ -1,6 +1,7 @@
 //! Against a server that we did not write: Postfix's `smtp-sink`, many messages at once, counted on its side.
 
 use std::fs::Permissions;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use fingerpost::delivery::attempt::Outbound;
 use fingerpost::metrics::Metrics;
 
+use support::free_port;
 use support::letter::{Letter, connector, in_words, smart_host, smtp_out};
 
 /// `smtp-sink`, which writes every message it takes to a file of its own. Killed when dropped.
@@ -43,10 +45,6 @@ impl Drop for Sink {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// What the sink wrote, without the lines that it puts on top itself.
 fn messages(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
@@ -58,7 +56,7 @@ async fn five_hundred_messages_arrive_once_each() {
     // As it is, without pipelining, and without ESMTP.
     for options in [&[][..], &["-p"], &["-e"]] {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = free_port(Ipv4Addr::LOCALHOST);
         let _sink = Sink::start(folder.path(), port, options);
         let out = Arc::new(connector(smtp_out(vec![smart_host(([127, 0, 0, 1], port).into())])));
         let outbound = Outbound::new(Metrics::new());

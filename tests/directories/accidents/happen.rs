@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use support::wait_until;
+
 use super::*;
 
 /// Who is there, by number; times `u`.
@@ -228,11 +230,16 @@ impl<S: Server> Lab<S> {
         let (begun, count) = (Instant::now(), 25 * self.u);
         let range = 150 * self.u..150 * self.u + count;
         let (watch, all) = (Watch::mailboxes(&self.followed), self.followed.kind("mailbox"));
+        let some = self.limit() / 2 + 1;
         let mut script = self.server.writer();
         let mut pipe = script.stdin.take().unwrap();
         for (number, at) in range.clone().zip(1_u32..) {
             write!(pipe, "dn: {}\nchangetype: modify\ndelete: homeMDB\n\n", self.server.dn(number)).unwrap();
             pipe.flush().unwrap();
+            if usize::try_from(at).unwrap() == some {
+                // However busy the machine is.
+                wait_until("the first ones are in force", LATER, || self.followed.kind("mailbox") + some <= all);
+            }
             let due = Duration::from_secs(1) / u32::try_from(a_second).unwrap() * at;
             std::thread::sleep(due.saturating_sub(begun.elapsed()));
         }

@@ -1,10 +1,12 @@
 //! A folder with a configuration, the program run in it, and a server that ends with the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use support::free_port;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fingerpost");
 
@@ -215,5 +217,5 @@ pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)).into()
 }
