@@ -7,10 +7,11 @@
 //! accepted is touched. A message for cut-through may have to be queued as well, so MAIL gets the same answer in both
 //! modes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::weigh::{Bounds, Figures, Levels, Memory, TurnedAway, Want};
@@ -117,7 +118,7 @@ impl Pressure {
         let files_left = figures.inodes.map_or(u64::MAX, |inodes| inodes.free.saturating_sub(inodes.least()));
         self.files_left.store(files_left, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);
-        let mut levels = self.levels();
+        let mut levels = self.levels.lock();
         let before = *levels;
         *levels = weigh::weigh(figures, bounds, before);
         for whose in [Whose::Known, Whose::Stranger] {
@@ -125,10 +126,6 @@ impl Pressure {
         }
         self.may_hold.store(may_hold(figures.memory, levels.of(Want::Memory)), Ordering::Relaxed);
         (before, *levels)
-    }
-
-    fn levels(&self) -> MutexGuard<'_, Levels> {
-        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that may still be written.
@@ -143,7 +140,7 @@ impl Pressure {
         // Counted before the check, because others do the same concurrently.
         let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let made = self.files.fetch_add(files, Ordering::Relaxed).saturating_add(files);
-        let is_full = self.levels().of(Want::Disk).concerns(Whose::Known);
+        let is_full = self.levels.lock().of(Want::Disk).concerns(Whose::Known);
         let short = if is_full || self.free.load(Ordering::Relaxed) < min_free.saturating_add(written) {
             format!("less than {min_free} bytes free")
         } else if files > 0 && made > self.files_left.load(Ordering::Relaxed) {

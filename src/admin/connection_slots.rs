@@ -6,8 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::http::wire::Incoming;
@@ -76,12 +77,12 @@ impl ConnectionSlots {
     /// Makes room for a new connection; if all slots are taken, a waiting connection is closed. `false`: there is none,
     /// because all have sent a request and will be answered soon.
     pub(super) fn make_room(&self) -> bool {
-        self.table().make_room(Kind::Waiting, self.0.0.waiting)
+        self.0.1.lock().make_room(Kind::Waiting, self.0.0.waiting)
     }
 
     /// A slot for a new connection.
     pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> ConnectionPermit {
-        let mut table = self.table();
+        let mut table = self.0.1.lock();
         let (id, cut) = (table.next(), CancellationToken::new());
         let held = Held { kind: Kind::Waiting, since: id, cut: cut.clone(), client, incoming };
         table.connections.insert(id, held);
@@ -90,12 +91,12 @@ impl ConnectionSlots {
 
     /// Closes a waiting connection, because its descriptor is needed.
     pub(super) fn cut_one(&self) {
-        self.table().cut_one(Kind::Waiting);
+        self.0.1.lock().cut_one(Kind::Waiting);
     }
 
     /// Closes all connections without a request.
     pub(super) fn cut_waiting(&self) {
-        let mut table = self.table();
+        let mut table = self.0.1.lock();
         table.connections.retain(|_, held| {
             let stays = held.kind != Kind::Waiting;
             if !stays {
@@ -103,10 +104,6 @@ impl ConnectionSlots {
             }
             stays
         });
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,7 +161,7 @@ impl ConnectionPermit {
 
     /// A long response is to be made; returns whether that is allowed now.
     pub(super) fn work(&self) -> bool {
-        let may = self.places.table().count(Kind::Working) < self.places.0.0.working;
+        let may = self.places.0.1.lock().count(Kind::Working) < self.places.0.0.working;
         if may {
             self.turn_to(Kind::Working, usize::MAX);
         }
@@ -182,7 +179,7 @@ impl ConnectionPermit {
     }
 
     fn turn_to(&self, kind: Kind, limit: usize) {
-        let mut table = self.places.table();
+        let mut table = self.places.0.1.lock();
         let Some(held) = table.connections.remove(&self.id) else { return }; // it was cut
         table.make_room(kind, limit); // where all have asked there are more for a moment
         held.incoming.answered();
@@ -193,7 +190,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.table().connections.remove(&self.id);
+        self.places.0.1.lock().connections.remove(&self.id);
     }
 }
 
@@ -249,13 +246,13 @@ mod tests {
         all.push(enter().await);
         assert_eq!(cut(&all), [true, true, false, true, false, false], "who reads is not asked to go by who waits");
         all.remove(4);
-        assert_eq!(places.table().count(Kind::Waiting), 1, "a place that is left is free");
+        assert_eq!(places.0.1.lock().count(Kind::Waiting), 1, "a place that is left is free");
         all.push(enter().await);
         places.cut_one();
         assert_eq!(cut(&all), [true, true, false, true, true, false]);
         places.cut_waiting();
         assert_eq!(cut(&all), [true, true, false, true, true, true]);
-        assert_eq!(places.table().connections.len(), 1);
+        assert_eq!(places.0.1.lock().connections.len(), 1);
     }
 
     #[tokio::test]
@@ -290,6 +287,6 @@ mod tests {
         let place = enters(&places, FIRST, "").await;
         places.cut_one();
         assert!(place.cut.is_cancelled());
-        assert!(!places.table().cut_one(Kind::Waiting));
+        assert!(!places.0.1.lock().cut_one(Kind::Waiting));
     }
 }

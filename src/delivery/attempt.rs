@@ -6,8 +6,10 @@
 //! `health` and `dns` are shared by all.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 mod alerts;
 pub(crate) mod black_hole;
@@ -78,7 +80,7 @@ struct Inner {
 
 impl Inner {
     fn own_listeners(&self) -> Arc<[SocketAddr]> {
-        self.own_listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.own_listeners.lock().clone()
     }
 }
 
@@ -206,7 +208,7 @@ impl Outbound {
 
     /// Sets our own listeners' addresses, which are never used as a next hop.
     pub fn set_own_listeners(&self, listeners: Vec<SocketAddr>) {
-        *self.shared.own_listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners.into();
+        *self.shared.own_listeners.lock() = listeners.into();
     }
 
     /// The sending side for a branch. `ehlo` is our host name.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::config::{
@@ -16,6 +16,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{IntoName as _, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 mod last_good;
@@ -141,7 +142,7 @@ impl Dns {
     }
 
     fn resolver(&self, servers: &[SocketAddr], name: &str) -> Result<Arc<Resolver>, DnsError> {
-        let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolvers = self.resolvers.lock();
         let known = resolvers.get(servers);
         if let Some(known) = known.filter(|known| known.is_current()) {
             return Ok(known.clone());
@@ -176,7 +177,7 @@ impl Resolver {
 
     /// Whether the system's files are unchanged.
     fn is_current(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked = self.looked.lock();
         if looked.elapsed() < LOOK_AGAIN {
             return true;
         }
@@ -246,7 +247,7 @@ fn failed<T: Clone>(kept: &Mutex<LastGood<T>>, name: &str, why: &str) -> Result<
 }
 
 fn lock<T>(kept: &Mutex<LastGood<T>>) -> MutexGuard<'_, LastGood<T>> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
+    kept.lock()
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

@@ -9,9 +9,10 @@
 //! `TRUSTED` goes down with two failures in a row; one that has not, with the first, so that a server which is off is
 //! not tried by twenty messages. The first answer brings it back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -112,7 +113,7 @@ impl HostHealth {
 impl Health {
     #[must_use]
     pub fn standing(&self, key: &Key) -> Standing {
-        match self.known().get(key).map(|known| &known.state) {
+        match self.known.lock().get(key).map(|known| &known.state) {
             Some(HostHealth::Down(reason)) => Standing::Down(reason.clone()),
             None | Some(HostHealth::Answered | HostHealth::Struck(_) | HostHealth::Unknown) => Standing::Up,
         }
@@ -120,7 +121,7 @@ impl Health {
 
     /// A connection became ready for MAIL.
     pub fn answers(&self, key: &Key) -> Change {
-        let mut all = self.known();
+        let mut all = self.known.lock();
         let known = entry(&mut all, key);
         known.heard = Instant::now();
         match std::mem::replace(&mut known.state, HostHealth::Answered) {
@@ -139,7 +140,7 @@ impl Health {
 
     /// Queues the event that a next hop answers which may have been unreachable.
     pub fn is_back(&self, back: Back) {
-        let mut all = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.back.lock();
         if all.len() < MOST_BACK && !all.contains(&back) {
             all.push(back);
             self.is_back.notify_one();
@@ -149,7 +150,7 @@ impl Health {
     /// Waits until next hops answer that were down or unknown. Only one task may wait.
     pub async fn came_back(&self) -> Vec<Back> {
         loop {
-            let back = std::mem::take(&mut *self.back.lock().unwrap_or_else(PoisonError::into_inner));
+            let back = std::mem::take(&mut *self.back.lock());
             if !back.is_empty() {
                 return back;
             }
@@ -159,7 +160,7 @@ impl Health {
 
     /// No connection became ready for MAIL.
     pub fn fails(&self, key: &Key, reason: &Reply) -> Change {
-        let mut all = self.known();
+        let mut all = self.known.lock();
         let known = entry(&mut all, key);
         let now = Instant::now();
         let change =
@@ -177,7 +178,7 @@ impl Health {
     /// Permission to test it. `None`: a test is in progress, or it is too soon.
     #[must_use]
     pub fn begin_test(self: &Arc<Self>, key: &Key) -> Option<Test> {
-        let mut all = self.known();
+        let mut all = self.known.lock();
         let known = entry(&mut all, key);
         let recent = match (known.test, &known.state) {
             (Testing::UnderWay, _) => true,
@@ -198,15 +199,11 @@ impl Health {
             let tested = self.tested.notified();
             let mut tested = std::pin::pin!(tested);
             tested.as_mut().enable();
-            if self.known().get(key).is_none_or(|known| known.test != Testing::UnderWay) {
+            if self.known.lock().get(key).is_none_or(|known| known.test != Testing::UnderWay) {
                 return;
             }
             tested.await;
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, FastMap<Key, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,7 +227,7 @@ pub struct Test {
 
 impl Drop for Test {
     fn drop(&mut self) {
-        if let Some(known) = self.health.known().get_mut(&self.key) {
+        if let Some(known) = self.health.known.lock().get_mut(&self.key) {
             known.test = Testing::Since(Instant::now());
         }
         self.health.tested.notify_waiters();
@@ -365,7 +362,7 @@ mod tests {
         for number in 0..=REMEMBERED {
             let host = SmartHost::new(Host::Name(format!("mx{number}")), 25);
             health.answers(&Key { connector: "out".into(), host });
-            assert!(health.known().len() <= REMEMBERED);
+            assert!(health.known.lock().len() <= REMEMBERED);
         }
     }
 }

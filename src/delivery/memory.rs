@@ -4,7 +4,9 @@
 //! Sessions and the queue note accepted mail here, once for each message; both read it.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::last_refusals::{LastRefusal, LastRefusals};
 use super::outcome::Outcome;
@@ -86,33 +88,33 @@ impl Memory {
     }
 
     pub(crate) fn clients(&self) -> MutexGuard<'_, Taken> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock()
     }
 
     pub(crate) fn relays(&self) -> MutexGuard<'_, RelayMemory> {
-        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+        self.relays.lock()
     }
 
     /// The last refusal of a recipient.
     #[must_use]
     pub fn last_refusal(&self, address: &Address) -> Option<LastRefusal> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).of(address).cloned()
+        self.refusals.lock().of(address).cloned()
     }
 
     /// Notes an outcome, if it is a refusal.
     pub(crate) fn refused(&self, address: &Address, outcome: &Outcome) {
         if !outcome.row.is_empty() {
-            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut refusals = self.refusals.lock();
             refusals.note(address, outcome, UnixTime::now());
         }
     }
 
     pub(crate) fn everybody(&self) -> MutexGuard<'_, RefusesEverybody> {
-        self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
+        self.everybody.lock()
     }
 
     pub(crate) fn good(&self) -> MutexGuard<'_, RecentlyGood> {
-        self.recently_good.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recently_good.lock()
     }
 }
 

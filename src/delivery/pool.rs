@@ -3,9 +3,10 @@
 //! `attempt` takes one before it makes one, and puts it back when its transaction ended cleanly. The one that was used
 //! last is taken first, so that connections which are no longer needed expire.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::attempt::connection::{Connection, History, Terms};
@@ -59,7 +60,7 @@ impl Pool {
     /// The connection that was used last, with these terms, and alive as far as can be seen.
     #[must_use]
     pub fn take(&self, key: &Key, terms: &Terms) -> Option<Connection> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let idles = state.idle.get_mut(&key.connector)?;
         let idle = idles.get_mut(&key.host)?;
         let now = Instant::now();
@@ -78,7 +79,7 @@ impl Pool {
     /// Whether there is one.
     #[must_use]
     pub fn has(&self, key: &Key) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let idle = state.idle.get(&key.connector).and_then(|idles| idles.get(&key.host));
         let now = Instant::now();
         idle.is_some_and(|idle| idle.iter().any(|idle| !idle.is_over(now)))
@@ -94,7 +95,7 @@ impl Pool {
             tokio::spawn(kept.connection.quit());
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let idles = state.idle.entry(key.connector).or_default();
         while idles.values().map(Vec::len).sum::<usize>() >= limit {
             let Some(oldest) = take_oldest(idles) else { break };
@@ -109,7 +110,7 @@ impl Pool {
 
     /// Removes connections that have been idle too long; sweeping ends when none is left.
     fn expired(&self) -> (Vec<Connection>, Sweeping) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let (now, mut over) = (Instant::now(), Vec::new());
         for idles in state.idle.values_mut() {
             for idle in idles.values_mut() {

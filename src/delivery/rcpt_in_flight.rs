@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, HashMap, hash_map::RandomState};
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -161,12 +162,12 @@ enum Waited {
 
 impl Inner {
     fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<RcptInFlight> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         (!state.blocks(hashed, asker)).then(|| self.enter(&mut state, hashed))
     }
 
     fn enter_anyway(self: &Arc<Self>, hashed: Hashed) -> RcptInFlight {
-        self.enter(&mut self.lock(), hashed)
+        self.enter(&mut self.state.lock(), hashed)
     }
 
     fn enter(self: &Arc<Self>, state: &mut Waiters, hashed: Hashed) -> RcptInFlight {
@@ -190,10 +191,6 @@ impl Inner {
             }
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Waiters {
@@ -214,7 +211,7 @@ pub struct RcptInFlight {
 
 impl Drop for RcptInFlight {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.under_way.remove(&self.entry);
         let awaited = state.waiting.contains_key(&self.entry.0);
         drop(state);
@@ -232,7 +229,7 @@ struct WaitingPermit<'a> {
 
 impl<'a> WaitingPermit<'a> {
     fn take(shared: &'a Inner, recipient: u64) -> Result<Self, Reply> {
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         let waiting = state.waiting.entry(recipient).or_default();
         if *waiting >= WAITING {
             return Err(reply::TOO_MANY_WAIT);
@@ -244,7 +241,7 @@ impl<'a> WaitingPermit<'a> {
 
 impl Drop for WaitingPermit<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if let Some(waiting) = state.waiting.get_mut(&self.recipient) {
             *waiting -= 1;
             if *waiting == 0 {

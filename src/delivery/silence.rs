@@ -6,9 +6,10 @@
 //! answered.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 mod host;
@@ -65,9 +66,9 @@ struct Late {
 impl Silence {
     /// For a connection to this host, whose connector has this many connections.
     pub fn of(&self, key: &Key, connections: usize) -> OfHost {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         if hosts.len() >= REMEMBERED && !hosts.contains_key(key) {
-            hosts.retain(|_, shared| Arc::strong_count(shared) > 1 || shared.host().is_silent());
+            hosts.retain(|_, shared| Arc::strong_count(shared) > 1 || shared.host.lock().is_silent());
             if hosts.len() >= REMEMBERED {
                 hosts.clear();
                 self.silent.store(0, Ordering::Relaxed);
@@ -88,26 +89,22 @@ impl Silence {
     /// connector's connections.
     #[must_use]
     pub fn is_avoided(&self, key: &Key, there: usize, connections: usize) -> bool {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.hosts.lock();
         let now = Instant::now().into_std();
-        hosts.get(key).is_some_and(|shared| !shared.host().is_tried(there, host::few(connections), now))
+        hosts.get(key).is_some_and(|shared| !shared.host.lock().is_tried(there, host::few(connections), now))
     }
 
     #[must_use]
     pub fn is_silent(&self, key: &Key) -> bool {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.get(key).is_some_and(|shared| shared.host().is_silent())
+        let hosts = self.hosts.lock();
+        hosts.get(key).is_some_and(|shared| shared.host.lock().is_silent())
     }
 }
 
 impl HostEntry {
-    fn host(&self) -> MutexGuard<'_, Host> {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes its state, and keeps the count of silent hosts.
     fn change<T>(&self, change: impl FnOnce(&mut Host, std::time::Instant) -> T) -> T {
-        let mut host = self.host();
+        let mut host = self.host.lock();
         let before = host.is_silent();
         let result = change(&mut host, Instant::now().into_std());
         match (before, host.is_silent()) {
@@ -158,7 +155,7 @@ impl Listening {
             self.late = None;
             return Then::Stay;
         }
-        let late = self.began + of.shared.host().late_after(now.into_std());
+        let late = self.began + of.shared.host.lock().late_after(now.into_std());
         if self.late.is_none() && now < late {
             self.next_look = late;
             return Then::Stay;

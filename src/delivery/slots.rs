@@ -5,7 +5,9 @@
 //! to, and keeps both while it uses the connection. `queue` decides which is next, `host` how many a host gets;
 //! `line` wakes the waiting tasks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 mod applicant;
 mod host;
@@ -44,7 +46,7 @@ impl Slots {
     }
 
     fn line(&self, connector: &Arc<str>, limit: usize) -> Arc<Line> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if let Some(line) = lines.get(connector) {
             return line.clone();
         }

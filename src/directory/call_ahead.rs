@@ -11,9 +11,10 @@
 //! background, and its result is used at the sender's next attempt. Only the first guard question of a domain is waited
 //! for to its end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -158,7 +159,7 @@ impl Asker {
     /// A cached answer. One that is about to expire is refreshed in the background.
     fn remembered(self: &Arc<Self>, question: &Question) -> Option<Answer> {
         let (address, now) = (&question.address, Instant::now().into_std());
-        if self.strangers().manner(address.domain(), now) == Some(Manner::Accepted) {
+        if self.strangers.lock().manner(address.domain(), now) == Some(Manner::Accepted) {
             return Some(Answer { lookup: self.accepts_everything(address.domain()), fresh: Fresh::Live });
         }
         let condition = if self.health.is_well() { Condition::Well } else { Condition::InDoubt };
@@ -241,7 +242,7 @@ impl Asker {
 
     /// Asks, no faster than `probes_per_second`.
     async fn in_time(&self, address: &Address, deadline: Instant, gives_way: impl Future<Output = ()>) -> Heard {
-        let at = self.pace().reserve(Instant::now().into_std(), deadline.into_std());
+        let at = self.pace.lock().reserve(Instant::now().into_std(), deadline.into_std());
         let Some(at) = at else {
             let (most, waits) = (self.config.probes_per_second, self.config.timeout);
             return Heard::Failed(format!("more than {most} questions a second for {waits:?} (probes_per_second)"));
@@ -293,14 +294,6 @@ impl Asker {
     fn relays_unknowns(&self, domain: &Domain) -> String {
         let server = &self.config.send_connector;
         format!("{server} accepts every address of {domain}, and relays or returns itself what it does not know")
-    }
-
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, result: &str) {

@@ -6,11 +6,12 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use self::contents::Contents;
 use crate::config::FileDirectoryConfig;
@@ -94,7 +95,7 @@ impl FileDirectory {
     fn look(&self) -> Looked {
         let now = stamp(&self.config.path);
         {
-            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watched = self.watched.lock();
             let quiet = watched.seen == now;
             watched.seen = now;
             if !quiet || watched.read == now {

@@ -4,9 +4,10 @@
 //! asked first is gone, and if it panics all waiting callers get `Unavailable`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -68,7 +69,7 @@ impl InFlight {
     /// Whether a question for this key is in progress.
     #[must_use]
     pub fn is_under_way(&self, key: &Arc<str>) -> bool {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+        self.flights.lock().contains_key(key)
     }
 
     /// Joins or starts under one lock, so that two callers do not both ask. The caller may drop the receiver.
@@ -81,7 +82,7 @@ impl InFlight {
     where
         Q: Future<Output = Answer> + Send + 'static,
     {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         let joined = |flight: &&Flight| wanted == Freshness::Any || flight.asked.elapsed() <= self.live;
         if let Some(flight) = flights.get(key).filter(joined) {
             return flight.answer.clone();
@@ -104,7 +105,7 @@ impl InFlight {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         if flights.get(&self.key).is_some_and(|flight| flight.asked == self.asked) {
             flights.remove(&self.key);
         }
@@ -139,7 +140,7 @@ mod tests {
             });
         }
         assert!(tasks.join_all().await.iter().all(|answer| *answer == not_found()));
-        assert!(in_flight.flights.lock().unwrap().is_empty());
+        assert!(in_flight.flights.lock().is_empty());
         count.load(Ordering::Relaxed)
     }
 

@@ -7,10 +7,11 @@
 //! section 5, "doubt is temporary").
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -234,7 +235,7 @@ impl LdapDirectory {
         let (snapshot, following) = (self.asker.snapshot.as_ref()?, self.following.as_ref()?);
         let first = snapshot.served().is_none();
         let reading = first.then(|| following.progress.load(Ordering::Relaxed));
-        let problem = following.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let problem = following.problem.lock().clone();
         Some(SnapshotReport { reading, problem, ..snapshot.report() })
     }
 

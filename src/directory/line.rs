@@ -9,9 +9,10 @@
 //! the first slow questions get their answer in the end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -107,7 +108,7 @@ impl Line {
         until: Instant,
     ) -> Option<LinePermit> {
         let (key, receiver) = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             let key = (state.queues[standing as usize].turn(behalf), state.next_number());
             let queue = &mut state.queues[standing as usize];
             if queue.waiting.is_empty() && state.has_room(standing, &self.most) {
@@ -132,7 +133,7 @@ impl Line {
     /// Gives free slots to the next in line.
     fn go_on(self: &Arc<Self>) {
         let mut next = Vec::new();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         while let Some((standing, round, sender)) = state.next(&self.most) {
             next.push((sender, self.begin(&mut state, standing, round)));
         }
@@ -145,10 +146,6 @@ impl Line {
 
     fn kind(&self, standing: Standing) -> &Kind {
         &self.kinds[standing as usize]
-    }
-
-    fn state(&self) -> MutexGuard<'_, LineState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,7 +213,7 @@ impl LinePermit {
 
 impl Drop for LinePermit {
     fn drop(&mut self) {
-        self.line.state().running[self.standing as usize] -= 1;
+        self.line.state.lock().running[self.standing as usize] -= 1;
         self.line.go_on();
     }
 }
@@ -239,7 +236,7 @@ impl<'a> Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        let gone = self.line.state().queues[self.standing as usize].waiting.remove(&self.key);
+        let gone = self.line.state.lock().queues[self.standing as usize].waiting.remove(&self.key);
         drop(gone);
         let kind = self.line.kind(self.standing);
         let others = kind.waiting.fetch_sub(1, Ordering::SeqCst) - 1;

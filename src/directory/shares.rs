@@ -6,10 +6,11 @@
 //! client that has a turn then waits in the common `line`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -172,7 +173,7 @@ impl Shares {
     }
 
     fn user(self: &Arc<Self>, asking: Asking) -> User {
-        let mut all = self.asking();
+        let mut all = self.asking.lock();
         let share = all.entry(asking.clone()).or_insert_with(|| {
             Arc::new(Share {
                 turns: Arc::new(Semaphore::new(self.most.each)),
@@ -185,15 +186,11 @@ impl Shares {
         share.users.fetch_add(1, Ordering::SeqCst);
         User { shares: Arc::clone(self), share: Arc::clone(share), asking }
     }
-
-    fn asking(&self) -> MutexGuard<'_, HashMap<Asking, Arc<Share>>> {
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        let mut asking = self.shares.asking();
+        let mut asking = self.shares.asking.lock();
         if self.share.users.fetch_sub(1, Ordering::SeqCst) == 1 {
             asking.remove(&self.asking);
         }
@@ -227,7 +224,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(held);
         assert!(waits.await.unwrap(), "its turn comes");
-        assert!(shares.asking().is_empty(), "nobody is remembered");
+        assert!(shares.asking.lock().is_empty(), "nobody is remembered");
         let network = shares.turn(&client("2001:db8::1"), Standing::Stranger).await.unwrap();
         let _more = shares.turn(&client("2001:db8::2"), Standing::Stranger).await.unwrap();
         assert!(shares.turn(&client("2001:db8::3"), Standing::Stranger).await.is_err(), "a /64 is one client");

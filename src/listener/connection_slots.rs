@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +112,7 @@ impl ConnectionSlots {
 
     /// Sets the limit for all connections.
     pub(super) fn set_room(&self, room: Room) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).room = room;
+        self.taken.lock().room = room;
     }
 
     /// Takes a slot. A connector with an organization has no limit for an address: its few hosts send everything. Nor
@@ -125,7 +126,7 @@ impl ConnectionSlots {
     ) -> Result<ConnectionPermit, NoSlot> {
         let (client, now) = (one_client(address), self.start.elapsed());
         let whose = Whose::from(Shown { organization: &connector.organization, authenticated: false });
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let crowd = taken.connectors.entry(connector.name.clone()).or_default();
         crowd.most = connector.max_connections;
         if sessions == Sessions::One && crowd.of(client) > 0 {
@@ -168,7 +169,7 @@ impl ConnectionSlots {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = self.taken.lock();
             for (name, gone) in taken.send_overdue_away(self.start.elapsed()) {
                 self.count(&name, gone.turn.sent_away());
             }
@@ -242,7 +243,7 @@ impl Taken {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.taken.lock();
         // A connection that was disconnected has freed its slot already.
         if self.turn.sent_away().is_none() {
             taken.leave(&self.connector, self.at);

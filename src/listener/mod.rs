@@ -8,10 +8,11 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +142,7 @@ impl Listeners {
         let watched = Watched::of(config);
         let certificates = renew::load(config)?;
         let wanted = |address: &SocketAddr| config.receive_connectors.iter().any(|c| c.bind.contains(address));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let mut opened: HashMap<SocketAddr, TcpListener> = HashMap::new();
         for connector in &config.receive_connectors {
             for &address in &connector.bind {
@@ -152,7 +153,7 @@ impl Listeners {
                 let bind = |cause| ListenError::Bind { connector: name(), address, cause };
                 let leaves = |(old, open): &(&SocketAddr, &Open)| !wanted(old) && open.local.port() == address.port();
                 let leaving: Vec<&TcpListener> = open.iter().filter(leaves).map(|(_, open)| &*open.listener).collect();
-                let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+                let bound = self.bound.lock().remove(&address);
                 let listener = match bound {
                     Some(listener) => listener,
                     None => net::listen_beside(address, connector.max_segment_size, &leaving).map_err(bind)?,
@@ -167,7 +168,7 @@ impl Listeners {
             self.shared.sessions.spawn(async move { until.run_until_cancelled(slots.keep_clearing()).await });
         });
         self.shared.certificates.store(Arc::new(certificates));
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+        *self.watched.lock() = watched;
         open.retain(|address, bind| {
             let keep = wanted(address);
             if !keep {
@@ -205,7 +206,7 @@ impl Listeners {
     /// The listeners' addresses, with the actual port where the configuration has 0.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.lock();
         let mut addresses: Vec<SocketAddr> = open.values().map(|bind| bind.local).collect();
         addresses.sort_unstable();
         addresses
@@ -214,7 +215,7 @@ impl Listeners {
     /// Accepts no more clients, lets transactions in progress finish, and waits for the sessions, for `patience` at
     /// most. Sessions that are left then end with the runtime; nothing of theirs was acknowledged.
     pub async fn drain(&self, patience: Duration) {
-        for (_, bind) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, bind) in self.open.lock().drain() {
             bind.stop.cancel();
         }
         self.accepting.close();

@@ -2,7 +2,7 @@
 //! changed and are stable. Sessions keep the certificate that they began with.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -74,9 +74,9 @@ impl Listeners {
     /// One check of the files of the configuration in force. They are written one after the other: while they differ
     /// from the last check they may be incomplete.
     fn look(&self) {
-        let _applying = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let _applying = self.open.lock();
         let config = self.shared.services.current.load().config.clone();
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched.lock();
         let now = stamps(&config);
         let quiet = watched.seen == now;
         watched.seen.clone_from(&now);

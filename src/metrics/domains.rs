@@ -4,7 +4,9 @@
 //! `prepare` sets the number of domains; `session` gets the label to count under.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Up to this many domains, all have their series from the start. Of more, each gets them with its first mail.
 pub(crate) const IN_ADVANCE: usize = 1_000;
@@ -25,7 +27,7 @@ pub struct CountedDomains(Arc<Mutex<Option<HashSet<Box<str>>>>>);
 impl CountedDomains {
     #[must_use]
     pub fn label<'a>(&self, domain: &'a str) -> &'a str {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.0.lock();
         let Some(counted) = counted.as_mut() else { return domain };
         if domain == OTHER || counted.contains(domain) {
             return domain;
@@ -39,7 +41,7 @@ impl CountedDomains {
 
     /// Adapts to a configuration with this many domains: domains that are not accepted any more are dropped.
     pub(crate) fn prepare(&self, domains: usize, is_accepted: impl Fn(&str) -> bool) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.0.lock();
         if domains <= IN_ADVANCE {
             *counted = None;
         } else {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::include;
@@ -63,7 +64,7 @@ impl Watch {
     pub(super) fn follow(&mut self, files: &[PathBuf]) {
         let all = with_targets(files);
         let folders: BTreeSet<_> = all.iter().flat_map(|file| folders(file)).collect();
-        *self.shared.files.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        *self.shared.files.lock() = all;
         let Some(watcher) = &mut self.watcher else { return };
         for folder in self.folders.difference(&folders) {
             // A folder that is gone is not watched any more, which is no error.
@@ -113,7 +114,7 @@ impl Inner {
     /// Whether the event may be a change of our files; reading them is not.
     fn concerns(&self, event: &Event) -> bool {
         let reading = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock();
         event.need_rescan() || (!reading && event.paths.iter().any(|path| files.iter().any(|file| touches(file, path))))
     }
 

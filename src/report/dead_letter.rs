@@ -7,7 +7,9 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::message::queue_id::QueueId;
 use crate::private;
@@ -39,7 +41,7 @@ impl DeadLetters {
         let envelope = entry.to_json()?;
         store(&folder, &format!("{}.json", entry.id), &mut envelope.as_slice())?;
         store(&folder, &format!("{}.eml", entry.id), content)?;
-        self.known().keep(entry.id, Letter { at: UnixTime::at_least(), is_whole: true });
+        self.0.lock().keep(entry.id, Letter { at: UnixTime::at_least(), is_whole: true });
         File::open(&folder)?.sync_all()?;
         File::open(state_dir)?.sync_all()
     }
@@ -47,11 +49,7 @@ impl DeadLetters {
     /// How many reports are kept, as far as is known: the folder is listed in the background.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.known().count()
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().count()
     }
 }
 

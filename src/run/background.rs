@@ -1,8 +1,9 @@
 //! The background tasks of a [`Node`](super::Node): after a reload, watching files, removing old traces.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -70,7 +71,7 @@ pub(super) async fn keep_trace(current: Arc<Current>, its: Arc<Mutex<Room>>, sto
     let mut minutes = tokio::time::interval(Duration::from_mins(1));
     while stop.run_until_cancelled(minutes.tick()).await.is_some() {
         let config = current.load().config.clone();
-        *its.lock().unwrap_or_else(PoisonError::into_inner) = room(&config);
+        *its.lock() = room(&config);
         let expire = move || writer::expire(&super::trace_folder(&config), config.trace.days, UnixTime::at_least());
         if let Err(error) = tokio::task::spawn_blocking(expire).await {
             tracing::warn!(%error, "old trace files could not be removed");

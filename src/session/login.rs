@@ -5,9 +5,10 @@
 //! the request, whatever caused it, so that the time does not reveal which names exist. Logs have the name, never the
 //! password.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Client, Services, users};
@@ -142,7 +143,7 @@ fn failed(services: &Services, client: &Client, limit: Limit) {
 }
 
 fn guesses(services: &Services) -> MutexGuard<'_, Guesses> {
-    services.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    services.guesses.lock()
 }
 
 /// Names what is asked, and its version: when that changes, a password that was refused may be right.

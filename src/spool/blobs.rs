@@ -3,7 +3,8 @@
 //! Once a sync of a folder has failed it is not synced again; new contents go to another folder.
 
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::SpoolError;
 use super::condition::{Condition, Takes};
@@ -51,7 +52,7 @@ impl Blobs {
             error
         })?;
         // One at a time: if a sync of the folder fails, no other thread may sync it again.
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let folder = self.ready(&mut current)?;
         let path = self.layout.large(folder, draft.id());
         fs::rename(&draft.path, &path).map_err(|e| failed("cannot name", &path, &e))?;

@@ -2,8 +2,9 @@
 //! `compaction` update it; probes, `status`, sessions and `run` read it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -72,7 +73,7 @@ impl Condition {
 
     #[must_use]
     pub fn unreadable(&self) -> Vec<Unreadable> {
-        self.segments().values().cloned().collect()
+        self.0.unreadable.lock().values().cloned().collect()
     }
 
     /// Sets whether it accepts records; [`Takes::NothingMore`] is final.
@@ -88,22 +89,18 @@ impl Condition {
     }
 
     pub(super) fn add(&self, unreadable: Unreadable, metrics: &Metrics) {
-        self.segments().insert(unreadable.segment, unreadable);
+        self.0.unreadable.lock().insert(unreadable.segment, unreadable);
         self.count(metrics);
     }
 
     pub(super) fn remove(&self, segment: u32, metrics: &Metrics) {
-        self.segments().remove(&segment);
+        self.0.unreadable.lock().remove(&segment);
         self.count(metrics);
     }
 
     fn count(&self, metrics: &Metrics) {
-        let many = i64::try_from(self.segments().len()).unwrap_or(i64::MAX);
+        let many = i64::try_from(self.0.unreadable.lock().len()).unwrap_or(i64::MAX);
         metrics.spool_unreadable_segments.with_label_values::<&str>(&[]).set(many);
-    }
-
-    fn segments(&self) -> MutexGuard<'_, BTreeMap<u32, Unreadable>> {
-        self.0.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,8 +17,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::SpoolError;
 use super::header::{FORMAT, OLDEST};
@@ -97,23 +99,19 @@ impl Layout {
     }
 
     fn folder_of(&self, segment: u32) -> PathBuf {
-        self.elsewhere().get(&segment).unwrap_or(&self.segments).clone()
-    }
-
-    fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<u32, PathBuf>> {
-        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+        self.elsewhere.lock().get(&segment).unwrap_or(&self.segments).clone()
     }
 
     /// Records that this segment is in that spare folder; 0: in the usual one.
     pub(super) fn put(&self, segment: u32, spare: u32) {
         if spare > 0 {
-            self.elsewhere().insert(segment, self.spare(spare));
+            self.elsewhere.lock().insert(segment, self.spare(spare));
         }
     }
 
     /// This segment was removed.
     pub(super) fn forget(&self, segment: u32) {
-        self.elsewhere().remove(&segment);
+        self.elsewhere.lock().remove(&segment);
     }
 
     /// Makes the names in this segment's folder durable. Once a sync has failed this fails for ever, since another sync
@@ -121,7 +119,7 @@ impl Layout {
     pub(super) fn sync_names(&self, segment: u32) -> Result<(), SpoolError> {
         let folder = self.folder_of(segment);
         // One at a time: if it fails, no other thread may sync the folder again.
-        let mut unsure = self.unsure();
+        let mut unsure = self.unsure.lock();
         if unsure.contains(&folder) {
             let text = format!("cannot sync {}: it failed before, and is not tried again", folder.display());
             return Err(SpoolError::Io(text));
@@ -131,11 +129,7 @@ impl Layout {
 
     /// Whether no sync of this segment's folder has failed.
     pub(super) fn is_sure(&self, segment: u32) -> bool {
-        !self.unsure().contains(&self.folder_of(segment))
-    }
-
-    fn unsure(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+        !self.unsure.lock().contains(&self.folder_of(segment))
     }
 
     /// The paths in all folders for segments, sorted by number.

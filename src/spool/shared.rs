@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::SpoolError;
 use super::changes;
@@ -86,7 +88,7 @@ impl SharedLog {
 
     /// Takes the lock. The state is consistent even if a thread panicked, since records are applied one by one.
     pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A live message with its current state.

@@ -8,9 +8,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::guesses::Guesses;
@@ -140,8 +141,8 @@ impl<T: Table> SavedTable<T> {
     }
 
     fn write_if_changed(&self) -> io::Result<()> {
-        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved = self.saved.lock();
+        let table = self.table.lock();
         let changes = table.changes();
         if changes == *saved {
             return Ok(());
@@ -188,7 +189,7 @@ mod tests {
     }
 
     fn is_good(kept: &SavedTable<RecentlyGood>) -> bool {
-        kept.table.lock().unwrap().is_good(&bob(), QueueTime(1))
+        kept.table.lock().is_good(&bob(), QueueTime(1))
     }
 
     fn load(folder: &Path) -> Arc<SavedTable<RecentlyGood>> {
@@ -219,7 +220,7 @@ mod tests {
         let kept = load(folder.path());
         kept.save().await;
         assert!(!folder.path().join(RecentlyGood::FILE).exists(), "nothing to save");
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
+        kept.table.lock().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert_eq!(fs::metadata(folder.path().join(RecentlyGood::FILE)).unwrap().permissions().mode() & 0o777, 0o600);
         let again = load(folder.path());
@@ -234,15 +235,15 @@ mod tests {
     async fn when_an_address_was_refused_first_outlives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let first = |kept: &SavedTable<RecentlyGood>| {
-            kept.table.lock().unwrap().known(&bob(), KnownBy::Directory, QueueTime(9)).first_refused
+            kept.table.lock().known(&bob(), KnownBy::Directory, QueueTime(9)).first_refused
         };
         let kept = load(folder.path());
         let returned = Refused::ByUs { row: Some(8), reply: &ROUTING_LOOP };
-        kept.table.lock().unwrap().doubt(&bob(), KnownBy::Directory, &returned, QueueTime(5));
+        kept.table.lock().doubt(&bob(), KnownBy::Directory, &returned, QueueTime(5));
         kept.save().await;
         let again = load(folder.path());
         assert_eq!((first(&kept), first(&again)), (Some(QueueTime(5)), Some(QueueTime(5))));
-        again.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(6));
+        again.table.lock().accepted(&bob(), "secondary", QueueTime(6));
         again.save().await;
         assert_eq!(first(&load(folder.path())), None);
     }
@@ -253,7 +254,7 @@ mod tests {
         let (kept, stop) = (load(folder.path()), CancellationToken::new());
         let saving = tokio::spawn(kept.clone().keep_saving(stop.clone()));
         tokio::time::sleep(EVERY / 2).await;
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
+        kept.table.lock().accepted(&bob(), "secondary", QueueTime(1));
         tokio::time::sleep(EVERY / 4).await;
         assert!(!folder.path().join(RecentlyGood::FILE).exists());
         tokio::time::sleep(EVERY / 2).await;
@@ -268,14 +269,14 @@ mod tests {
         fs::write(folder.path().join(RecentlyGood::FILE), "of no use").unwrap();
         let kept = load(folder.path());
         assert!(!is_good(&kept));
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
+        kept.table.lock().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert!(is_good(&load(folder.path())));
 
         fs::remove_file(folder.path().join(RecentlyGood::FILE)).unwrap();
         fs::create_dir(folder.path().join(RecentlyGood::FILE)).unwrap();
         let kept = load(folder.path());
-        kept.table.lock().unwrap().accepted(&bob(), "secondary", QueueTime(1));
+        kept.table.lock().accepted(&bob(), "secondary", QueueTime(1));
         kept.save().await;
         assert!(folder.path().join(RecentlyGood::FILE).is_dir(), "it cannot be replaced, and nothing else happens");
     }

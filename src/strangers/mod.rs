@@ -5,9 +5,10 @@
 //! [`Shown::is_stranger`](crate::smtp::envelope::Shown::is_stranger) defines strangers.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub mod harvest;
@@ -46,7 +47,7 @@ impl Strangers {
     /// Whether to log this individually. If not, it is counted in a summary, which is logged when its minute is over.
     #[must_use]
     pub fn tells(&self, about: &About<'_>) -> bool {
-        let told = self.sums().take(about, UnixTime::steady());
+        let told = self.0.sums.lock().take(about, UnixTime::steady());
         if !told {
             self.0.metrics.told_as_sums.with_label_values(&[about.what.as_str()]).inc();
         }
@@ -56,48 +57,48 @@ impl Strangers {
     /// A recipient of this client was refused as unknown: returns how its refusals are given from now on.
     #[must_use]
     pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
-        self.harvest().unknown(who, (session, recipient), limits, UnixTime::steady())
+        self.0.harvest.lock().unknown(who, (session, recipient), limits, UnixTime::steady())
     }
 
     /// Whether this client has just been limited to one session; true once.
     #[must_use]
     pub fn one_session_begins(&self, who: Who) -> bool {
-        self.harvest().one_session_begins(who)
+        self.0.harvest.lock().one_session_begins(who)
     }
 
     /// A recipient of this client was accepted at RCPT. Returns whether that counts before the end of data.
     #[must_use]
     pub fn accepted(&self, who: Who, recipient: &str) -> bool {
-        self.harvest().accepted(who, recipient, UnixTime::steady())
+        self.0.harvest.lock().accepted(who, recipient, UnixTime::steady())
     }
 
     /// The end of data was answered: `accepted` recipients are accepted in the end, of which `counted` have been
     /// counted.
     pub fn settled(&self, who: Who, (counted, accepted): (usize, usize)) {
         if counted != accepted {
-            self.harvest().settled(who, (counted as u64, accepted as u64), UnixTime::steady());
+            self.0.harvest.lock().settled(who, (counted as u64, accepted as u64), UnixTime::steady());
         }
     }
 
     /// Whether this client may have one session only.
     #[must_use]
     pub fn has_one_session(&self, address: IpAddr, limits: &Limits) -> bool {
-        self.harvest().has_one_session(one_client(address), limits, UnixTime::steady())
+        self.0.harvest.lock().has_one_session(one_client(address), limits, UnixTime::steady())
     }
 
     /// A session has ended.
     pub fn left(&self, address: IpAddr, session: &Arc<str>) {
-        self.harvest().left(one_client(address), session);
+        self.0.harvest.lock().left(one_client(address), session);
     }
 
     /// Writes summaries to log and trace when their minute is over, and the rest at the end.
     pub async fn tell_sums(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let due = self.sums().due(UnixTime::steady());
+            let due = self.0.sums.lock().due(UnixTime::steady());
             due.iter().for_each(|sum| self.log_sum(sum));
         }
-        let rest = self.sums().rest();
+        let rest = self.0.sums.lock().rest();
         rest.iter().for_each(|sum| self.log_sum(sum));
     }
 
@@ -121,13 +122,5 @@ impl Strangers {
                 attempt: None,
             });
         }
-    }
-
-    fn sums(&self) -> MutexGuard<'_, Sums> {
-        self.0.sums.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn harvest(&self) -> MutexGuard<'_, Harvest> {
-        self.0.harvest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,9 +4,10 @@
 //! failed handshakes.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
@@ -98,11 +99,11 @@ impl TlsClients {
         let known = |made: &[(Terms, Arc<ClientConfig>)]| {
             made.iter().find(|(other, _)| *other == terms).map(|(_, config)| config.clone())
         };
-        if let Some(config) = known(&self.made.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(config) = known(&self.made.lock()) {
             return Ok(config.into());
         }
         let config = Arc::new(client_config(&terms)?);
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock();
         made.retain(|(other, _)| !terms.replaces(other));
         made.push((terms, config.clone()));
         Ok(config.into())
@@ -230,7 +231,7 @@ mod tests {
             let first = clients.connector(&tls(Some(path.clone()), None)).unwrap();
             let second = clients.connector(&tls(Some(path.clone()), None)).unwrap();
             assert!(Arc::ptr_eq(first.config(), second.config()));
-            assert_eq!(clients.made.lock().unwrap().len(), 1);
+            assert_eq!(clients.made.lock().len(), 1);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The queue of recorded events for the [`writer`](super::writer), as complete lines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Event;
@@ -37,7 +37,7 @@ impl OfDay {
 impl Waiting {
     /// Adds an event, unless too many octets wait.
     pub(super) fn put(&self, event: &Event<'_>) {
-        let mut days = self.days();
+        let mut days = self.days.lock();
         let first = days.is_empty();
         if days.last().is_none_or(|last| last.at.0 / DAY != event.at.0 / DAY) {
             days.push(OfDay { at: event.at, lines: Vec::new() });
@@ -55,15 +55,11 @@ impl Waiting {
     }
 
     pub(super) fn take(&self) -> Vec<OfDay> {
-        std::mem::take(&mut self.days())
+        std::mem::take(&mut self.days.lock())
     }
 
     /// How many events were lost since the last call.
     pub(super) fn lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
-    }
-
-    fn days(&self) -> MutexGuard<'_, Vec<OfDay>> {
-        self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

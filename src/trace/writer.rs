@@ -5,9 +5,10 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -97,7 +98,7 @@ impl Writing {
     /// Writes lines; returns how many were lost.
     async fn write(&self, lines: Vec<OfDay>) -> u64 {
         let events: usize = lines.iter().map(OfDay::events).sum();
-        let (folder, room) = (self.folder.clone(), *self.room.lock().unwrap_or_else(PoisonError::into_inner));
+        let (folder, room) = (self.folder.clone(), *self.room.lock());
         let written = tokio::task::spawn_blocking(move || lines.iter().map(|day| append(&folder, room, day)).sum());
         written.await.unwrap_or(events as u64)
     }

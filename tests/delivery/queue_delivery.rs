@@ -43,7 +43,7 @@ async fn what_is_deferred_is_delivered_later() {
         facts: &facts.identity,
         now: UnixTime::now(),
     };
-    assert_eq!(queue.memory.lock().unwrap().count(&relayed), 1, "once a message, not an attempt");
+    assert_eq!(queue.memory.lock().count(&relayed), 1, "once a message, not an attempt");
     for (result, count) in [("deferred", 1), ("delivered", 1), ("failed", 0)] {
         assert_eq!(queue.metrics.deliveries.with_label_values(&["primary", result]).get(), count, "{result}");
     }

@@ -106,7 +106,7 @@ async fn what_was_accepted_is_over() {
         assert_eq!(setup.reports().len(), usize::from(notify.is_some()), "who asked hears of it");
         assert_eq!((setup.counted("delivered"), setup.counted("deferred")), (2, 0), "Carol's and Bob's");
         assert!(
-            setup.queue.recently_good.lock().unwrap().is_good(&parse(BOB), setup.queue.spool.queue_time()),
+            setup.queue.recently_good.lock().is_good(&parse(BOB), setup.queue.spool.queue_time()),
             "it is remembered"
         );
     }

@@ -102,7 +102,7 @@ async fn all_replies_together_are_waited_for_for_eight_minutes() {
     let waited = begun.elapsed();
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply} after {waited:?}");
     about(8 * MINUTE, waited);
-    let committed = setup.spool.committed.lock().unwrap()[0].0.clone();
+    let committed = setup.spool.committed.lock()[0].0.clone();
     let waits = |at: usize| !matches!(committed.recipients[at].state, RecipientState::Done(_));
     assert_eq!([waits(0), waits(1), waits(2)], [false, true, true]);
 }
@@ -165,7 +165,7 @@ async fn no_dot_is_sent_with_less_than_two_minutes_left() {
     let reply = talk.reply().await;
     about(6 * MINUTE, begun.elapsed());
     assert!(reply.starts_with("250 2.0.0 queued as"), "{reply}");
-    let committed = setup.spool.committed.lock().unwrap()[0].0.clone();
+    let committed = setup.spool.committed.lock()[0].0.clone();
     assert!(!matches!(committed.recipients[0].state, RecipientState::Done(_)), "{:?}", committed.recipients[0].state);
     assert!(hop.contents().is_empty(), "a dot");
     tokio::time::resume();

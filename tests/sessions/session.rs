@@ -35,7 +35,7 @@ fn stamped(via: &str, recipients: &[&str]) -> String {
 async fn a_message_is_accepted_only_after_it_is_durable() {
     for (commits, reply) in [(Commits::Succeed, "250 2.0.0 queued as "), (Commits::Fail, "451 4.3.0")] {
         let mut setup = SessionSetup::new();
-        *setup.spool.commits.lock().unwrap() = commits;
+        *setup.spool.commits.lock() = commits;
         let mut talk = Talk::begin(&setup, "192.0.2.1").await;
         talk.envelope(&["alice@contoso.com"]).await;
         talk.say("Subject: x\r\n\r\nbody\r\n.", reply).await;
@@ -43,7 +43,7 @@ async fn a_message_is_accepted_only_after_it_is_durable() {
         talk.say("NOOP", "250").await;
     }
     let setup = SessionSetup::new();
-    *setup.spool.commits.lock().unwrap() = Commits::Hang;
+    *setup.spool.commits.lock() = Commits::Hang;
     let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     talk.socket.write_all(b"body\r\n.\r\n").await.unwrap();
@@ -54,7 +54,7 @@ async fn a_message_is_accepted_only_after_it_is_durable() {
 #[tokio::test(start_paused = true)]
 async fn what_becomes_durable_reaches_the_queue_even_if_the_session_ends_meanwhile() {
     let mut setup = SessionSetup::new();
-    *setup.spool.commits.lock().unwrap() = Commits::Slow;
+    *setup.spool.commits.lock() = Commits::Slow;
     let mut talk = Talk::begin(&setup, "192.0.2.1").await;
     talk.envelope(&["alice@contoso.com"]).await;
     talk.socket.write_all(b"Subject: x\r\n\r\nbody\r\n.\r\n").await.unwrap();
@@ -62,7 +62,7 @@ async fn what_becomes_durable_reaches_the_queue_even_if_the_session_ends_meanwhi
     assert!(none.is_err(), "it is being committed");
     talk.session.abort();
     let handover = tokio::time::timeout(Duration::from_secs(60), setup.accepted.recv()).await.expect("nobody has it");
-    assert_eq!(handover.map(|handover| handover.entry.id), Some(setup.spool.committed.lock().unwrap()[0].0.id));
+    assert_eq!(handover.map(|handover| handover.entry.id), Some(setup.spool.committed.lock()[0].0.id));
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +72,7 @@ async fn large_messages_are_written_in_pieces_and_come_out_whole() {
     talk.envelope(&["alice@contoso.com"]).await;
     let body = "0123456789abcdef\u{e9}\r\n".repeat(100_000);
     talk.say(&format!("Subject: x\r\n\r\n{body}."), "250 2.0.0").await;
-    let entry = setup.spool.committed.lock().unwrap()[0].0.clone();
+    let entry = setup.spool.committed.lock()[0].0.clone();
     let content = setup.take_committed().remove(0).1;
     let start = usize::try_from(entry.content.header_size).unwrap();
     assert!(content[..start].ends_with(b"\r\nSubject: x\r\n"));

@@ -107,7 +107,7 @@ async fn it_is_ours_while_we_owe_a_reply() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(talk.stage().is_some(), "it has answered");
     talk.heard().await;
-    *setup.spool.commits.lock().unwrap() = Commits::Hang;
+    *setup.spool.commits.lock() = Commits::Hang;
     talk.say(&format!("RSET\r\n{ENVELOPE}\r\nDATA"), "354 ").await;
     talk.send("x\r\n.\r\n").await;
     tokio::time::sleep(Duration::from_secs(100)).await;

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -66,22 +67,22 @@ impl RecordingSmtpServer {
     /// The next time it is asked, it says this; then the next of these; then it accepts again.
     pub fn say(&self, to: &str, replies: &[&str]) {
         let replies = replies.iter().map(|reply| (*reply).to_owned());
-        self.inner.script.lock().unwrap().entry(to.to_ascii_lowercase()).or_default().extend(replies);
+        self.inner.script.lock().entry(to.to_ascii_lowercase()).or_default().extend(replies);
     }
 
     /// What it accepted.
     pub fn accepted(&self) -> Vec<Accepted> {
-        self.inner.accepted.lock().unwrap().clone()
+        self.inner.accepted.lock().clone()
     }
 
     /// Final dots are not answered until `open`.
     pub fn shut(&self) {
-        *self.inner.gate.lock().unwrap() = Some(Arc::new(Notify::new()));
+        *self.inner.gate.lock() = Some(Arc::new(Notify::new()));
     }
 
     /// Final dots are answered again.
     pub fn open(&self) {
-        if let Some(gate) = self.inner.gate.lock().unwrap().take() {
+        if let Some(gate) = self.inner.gate.lock().take() {
             gate.notify_waiters();
         }
     }
@@ -97,7 +98,7 @@ impl RecordingSmtpServer {
     }
 
     fn scripted(&self, to: &str) -> Option<String> {
-        self.inner.script.lock().unwrap().get_mut(to).and_then(VecDeque::pop_front)
+        self.inner.script.lock().get_mut(to).and_then(VecDeque::pop_front)
     }
 
     async fn serve(&self, stream: TcpStream) -> Option<()> {
@@ -152,13 +153,13 @@ impl RecordingSmtpServer {
     async fn dot(&self, message: Accepted) -> String {
         let waiting = self.inner.at_the_dot.fetch_add(1, Ordering::SeqCst) + 1;
         self.inner.most_at_the_dot.fetch_max(waiting, Ordering::SeqCst);
-        let gate = self.inner.gate.lock().unwrap().clone();
+        let gate = self.inner.gate.lock().clone();
         if let Some(gate) = gate {
             gate.notified().await;
         }
         let reply = self.scripted(".").unwrap_or_else(|| "250 2.0.0 taken".to_owned());
         if reply.starts_with('2') {
-            self.inner.accepted.lock().unwrap().push(message);
+            self.inner.accepted.lock().push(message);
         }
         self.inner.at_the_dot.fetch_sub(1, Ordering::SeqCst);
         reply

@@ -14,10 +14,11 @@
 //! followed; without one the next hop agrees, as far as a server that keeps the order of commands would.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use memchr::memmem;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -87,10 +88,10 @@ impl ScriptedSmtpServer {
                 let (socket, peer) = listener.accept().await.unwrap();
                 socket.set_nodelay(true).unwrap(); // the kernel's clock is never paused
                 let hop = serving.clone();
-                hop.seen.lock().unwrap().push(Seen { peer: Some(peer.ip()), ..Seen::default() });
+                hop.seen.lock().push(Seen { peer: Some(peer.ip()), ..Seen::default() });
                 tokio::spawn(async move {
                     hop.serve(socket, number).await;
-                    hop.seen.lock().unwrap()[number].closed = true;
+                    hop.seen.lock()[number].closed = true;
                 });
             }
         });
@@ -99,28 +100,28 @@ impl ScriptedSmtpServer {
 
     /// From now on it follows this script, on connections that stand as well.
     pub fn follow(&self, script: &str) {
-        *self.hop.rules.lock().unwrap() = rules(script);
+        *self.hop.rules.lock() = rules(script);
     }
 
     /// What every connection saw, in the order in which they came.
     pub fn seen(&self) -> Vec<Seen> {
-        self.hop.seen.lock().unwrap().clone()
+        self.hop.seen.lock().clone()
     }
 
     /// Who got something, an entry for each copy.
     pub fn taken(&self) -> Vec<String> {
-        self.hop.seen.lock().unwrap().iter().flat_map(|seen| seen.taken.concat()).collect()
+        self.hop.seen.lock().iter().flat_map(|seen| seen.taken.concat()).collect()
     }
 
     /// All commands of all connections that begin so.
     pub fn commands(&self, beginning: &str) -> Vec<String> {
-        let seen = self.hop.seen.lock().unwrap();
+        let seen = self.hop.seen.lock();
         seen.iter().flat_map(|seen| &seen.lines).filter(|line| line.starts_with(beginning)).cloned().collect()
     }
 
     /// Where the connections came from.
     pub fn peers(&self) -> Vec<IpAddr> {
-        self.hop.seen.lock().unwrap().iter().filter_map(|seen| seen.peer).collect()
+        self.hop.seen.lock().iter().filter_map(|seen| seen.peer).collect()
     }
 
     /// All contents of all connections.
@@ -167,7 +168,7 @@ impl Hop {
     }
 
     fn note(&self, number: usize, line: String) {
-        self.seen.lock().unwrap()[number].lines.push(line);
+        self.seen.lock()[number].lines.push(line);
     }
 }
 
@@ -206,7 +207,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
     fn act_now(&self, line: &str, otherwise: &str) -> String {
         let line = line.to_ascii_lowercase();
         let (messages, others) = {
-            let seen = self.hop.seen.lock().unwrap();
+            let seen = self.hop.seen.lock();
             (seen[self.number].taken.len(), seen.iter().filter(|seen| !seen.closed).count() - 1)
         };
         let applies = |rule: &&Rule| {
@@ -217,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
                 && others >= rule.others
                 && line.starts_with(&rule.when)
         };
-        let rules = self.hop.rules.lock().unwrap();
+        let rules = self.hop.rules.lock();
         rules.iter().find(applies).map_or(otherwise, |rule| &rule.act).to_owned()
     }
 
@@ -315,7 +316,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         };
         content.append(&mut self.buffer);
         if !goes_on {
-            self.hop.seen.lock().unwrap()[self.number].partial += content.len();
+            self.hop.seen.lock()[self.number].partial += content.len();
         }
         goes_on
     }
@@ -325,21 +326,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Talk<'a, S> {
         if self.lmtp {
             return self.dot_for_each(content).await;
         }
-        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
+        self.hop.seen.lock()[self.number].contents.push(content);
         let said = self.act(&format!("dot {}", self.recipients.join(" ")), "250 2.0.0 queued").await;
         if said.starts_with("25") {
             let recipients = std::mem::take(&mut self.recipients);
-            self.hop.seen.lock().unwrap()[self.number].taken.push(recipients);
+            self.hop.seen.lock()[self.number].taken.push(recipients);
         }
         self.write(&said).await
     }
 
     async fn dot_for_each(&mut self, content: Vec<u8>) -> AfterStep {
-        self.hop.seen.lock().unwrap()[self.number].contents.push(content);
+        self.hop.seen.lock()[self.number].contents.push(content);
         for recipient in std::mem::take(&mut self.recipients) {
             let said = self.act(&format!("dot {recipient}"), "250 2.0.0 delivered").await;
             if said.starts_with("25") {
-                self.hop.seen.lock().unwrap()[self.number].taken.push(vec![recipient]);
+                self.hop.seen.lock()[self.number].taken.push(vec![recipient]);
             }
             if matches!(self.write(&said).await, AfterStep::Over) {
                 return AfterStep::Over;

@@ -4,7 +4,7 @@
 pub mod talk;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use fingerpost::config::Config;
@@ -26,6 +26,7 @@ use fingerpost::spool::entry::{Entry, Record};
 use fingerpost::spool::store::LogStore;
 use fingerpost::spool::{BlobDraft, Committed, Sizes, Spool, SpoolError, Stored};
 use fingerpost::time::QueueTime;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The key that signs and verifies stamps here.
@@ -102,7 +103,7 @@ impl Spool for RecordingSpool {
 
     fn commit(&self, record: Record) -> Committed<'_> {
         Box::pin(async move {
-            let commits = *self.commits.lock().unwrap();
+            let commits = *self.commits.lock();
             match commits {
                 Commits::Succeed => {}
                 Commits::Fail => return Err(SpoolError::Io("the disk is broken".into())),
@@ -112,7 +113,7 @@ impl Spool for RecordingSpool {
             for (draft, entry) in record.accepted {
                 let content = draft.stored().whole().unwrap();
                 assert_eq!(content.len() as u64, entry.content.size, "the size is that of the content");
-                self.committed.lock().unwrap().push((entry, content));
+                self.committed.lock().push((entry, content));
             }
             Ok(())
         })
@@ -264,7 +265,7 @@ impl SessionSetup {
 
     /// Takes what was committed: each message as `sender -> recipient via connector, ...`, and its bytes.
     pub fn take_committed(&self) -> Vec<(String, Vec<u8>)> {
-        let committed = std::mem::take(&mut *self.spool.committed.lock().unwrap());
+        let committed = std::mem::take(&mut *self.spool.committed.lock());
         committed.into_iter().map(|(entry, content)| (summary(&entry), content)).collect()
     }
 }

@@ -1,13 +1,14 @@
 //! A directory in memory that says what a test has told it to.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use fingerpost::directory::{AnswerFuture, Directory};
 use fingerpost::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
 use fingerpost::lookup::{Freshness, Question};
 use fingerpost::smtp::address::Address;
+use parking_lot::Mutex;
 
 /// A directory of the test's making.
 #[derive(Default)]
@@ -22,19 +23,19 @@ pub struct TestDirectory {
 impl TestDirectory {
     /// `address` has a mailbox, on the domain's connector or on this one.
     pub fn add(&self, address: &str, connector: Option<&str>) {
-        self.known.lock().unwrap().insert(Address::parse(address).unwrap(), mailbox(connector));
+        self.known.lock().insert(Address::parse(address).unwrap(), mailbox(connector));
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Asked live, it says this first: a mailbox on the domain's connector, or nothing known.
     pub fn live_says(&self, known: &[bool]) {
         let lookup = |known: &bool| if *known { mailbox(None) } else { Lookup::NotFound };
-        self.live.lock().unwrap().extend(known.iter().map(lookup));
+        self.live.lock().extend(known.iter().map(lookup));
     }
 
     /// `address` has none.
     pub fn remove(&self, address: &str) {
-        self.known.lock().unwrap().remove(&Address::parse(address).unwrap());
+        self.known.lock().remove(&Address::parse(address).unwrap());
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -65,10 +66,10 @@ fn mailbox(connector: Option<&str>) -> Lookup {
 impl Directory for TestDirectory {
     fn ask<'a>(&'a self, question: &'a Question) -> AnswerFuture<'a> {
         let live = match question.freshness {
-            Freshness::Live => self.live.lock().unwrap().pop_front(),
+            Freshness::Live => self.live.lock().pop_front(),
             Freshness::Any => None,
         };
-        let found = live.or_else(|| self.known.lock().unwrap().get(&question.address).cloned());
+        let found = live.or_else(|| self.known.lock().get(&question.address).cloned());
         let lookup = if self.away.load(Ordering::SeqCst) {
             Lookup::Unavailable("away".into())
         } else {

@@ -1,7 +1,7 @@
 //! A queue over a real spool, with a directory, a configuration and messages of the test's making.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,6 +29,7 @@ use fingerpost::spool::entry::{Content, Entry, Queued, RecipientState, Record, W
 use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::{QueueTime, UnixTime};
 use fingerpost::trace::Trace;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -253,14 +254,14 @@ impl TestQueue {
     /// Mail for this address was accepted so many seconds ago.
     pub fn accepted(&self, address: &str, connector: &str, ago: u64) {
         let at = QueueTime(self.spool.queue_time().0 - ago);
-        self.recently_good.lock().unwrap().accepted(&parse(address), connector, at);
+        self.recently_good.lock().accepted(&parse(address), connector, at);
     }
 
     /// This address was refused so many seconds ago.
     pub fn refused(&self, address: &str, ago: u64) {
         let at = QueueTime(self.spool.queue_time().0 - ago);
         let refused = Refused::ByUs { row: Some(9), reply: &USER_UNKNOWN };
-        self.recently_good.lock().unwrap().doubt(&parse(address), KnownBy::Directory, &refused, at);
+        self.recently_good.lock().doubt(&parse(address), KnownBy::Directory, &refused, at);
     }
 
     /// Waits until nothing is queued, neither durably nor in memory.

@@ -1,8 +1,9 @@
 //! Reads back log output in tests of the formats.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::Dispatch;
 
 #[derive(Clone, Default)]
@@ -10,7 +11,7 @@ pub(super) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -23,7 +24,7 @@ impl io::Write for CapturedLog {
 pub(super) fn raw(format: impl FnOnce(CapturedLog) -> Dispatch, log: impl FnOnce()) -> String {
     let written = CapturedLog::default();
     tracing::dispatcher::with_default(&format(written.clone()), log);
-    String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    String::from_utf8(written.0.lock().clone()).unwrap()
 }
 
 /// Its lines without their times.

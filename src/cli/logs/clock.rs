@@ -1,7 +1,8 @@
 //! The time of log lines: RFC 3339 in UTC, with microseconds. The text is computed once for each second.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::time::UnixTime;
 
@@ -16,7 +17,7 @@ impl Clock {
     pub(super) fn time(&self, line: &mut String) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = UnixTime(now.as_secs());
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut second = self.second.lock();
         if second.0 != at {
             *second = (at, at.rfc3339());
         }

@@ -6,10 +6,11 @@
 //! Warnings are written at once, with all lines before them; `kill -9` can lose other lines of the last [`GATHER`].
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -109,7 +110,7 @@ impl Lines {
 
     /// Appends a line if there is room for it.
     pub(super) fn put(&self, line: &[u8], room: Room) {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.waiting.lock();
         let octets = &mut waiting.octets[room as usize];
         // A line longer than the limit is accepted alone.
         if *octets > 0 && *octets + line.len() > room.size() {
@@ -133,22 +134,16 @@ impl Lines {
 
     /// Waits until everything is written, for `patience` at most.
     pub(super) fn flush(&self, patience: Duration) {
-        let mut waiting = self.0.waiting();
+        let mut waiting = self.0.waiting.lock();
         waiting.at_once = true;
         self.0.filled.notify_one();
         let unwritten = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        drop(self.0.written.wait_timeout_while(waiting, patience, unwritten));
+        self.0.written.wait_while_for(&mut waiting, unwritten, patience);
     }
 
     /// Whether the reader has taken everything up to a moment ago.
     pub(super) fn keeps_up(&self) -> bool {
-        !self.0.waiting().writing
-    }
-}
-
-impl Inner {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        !self.0.waiting.lock().writing
     }
 }
 
@@ -177,7 +172,7 @@ impl<W: Write> Writer<W> {
             let end_of_torn_line = usize::from(self.failed);
             lines.splice(0..0, [b'\n'; 1].into_iter().take(end_of_torn_line));
             let written = self.write(&lines);
-            let mut waiting = self.shared.waiting();
+            let mut waiting = self.shared.waiting.lock();
             waiting.writing = false;
             self.failed = written < lines.len();
             if self.failed {
@@ -198,9 +193,9 @@ impl<W: Write> Writer<W> {
         // Lines are lost while others wait, or while writing fails; in the latter case the next line brings the report.
         let idle = |waiting: &mut Waiting| waiting.lines.is_empty();
         let shared = &self.shared;
-        let waiting = shared.filled.wait_while(shared.waiting(), idle).unwrap_or_else(PoisonError::into_inner);
-        let gathering = shared.filled.wait_timeout_while(waiting, GATHER, |waiting| !waiting.at_once);
-        let (mut waiting, _) = gathering.unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = shared.waiting.lock();
+        shared.filled.wait_while(&mut waiting, idle);
+        shared.filled.wait_while_for(&mut waiting, |waiting| !waiting.at_once, GATHER);
         waiting.at_once = false;
         waiting.writing = true;
         waiting.octets = [0; 3];

@@ -1,9 +1,10 @@
 //! Limits log lines about next hops. An alert is logged once an hour for each next hop and row, however much mail it
 //! concerns; other lines, which any client's recipients may cause, at most ten times a minute.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::next_hop_error::NextHopError;
@@ -65,7 +66,7 @@ impl Alerts {
 
     /// Whether a line of this kind about this next hop is logged, and how many were left out before it.
     pub(super) fn line(&self, next_hop: &str, kind: &'static str) -> Option<Untold> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if lines.len() >= REMEMBERED {
             lines.clear();
         }
@@ -92,7 +93,7 @@ impl Alerts {
     }
 
     fn is_due(&self, next_hop: &Arc<str>, row: &'static Row) -> bool {
-        let mut told = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.last.lock();
         if told.len() >= REMEMBERED {
             told.clear();
         }

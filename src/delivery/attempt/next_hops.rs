@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::next_hop_error::{LOOP, NO_DNS, NextHopError};
 use super::{DnsError, Reach, WayOut};
@@ -78,7 +80,7 @@ pub(super) struct Turns {
 impl Turns {
     /// The next number for this connector's smart hosts.
     fn smart_hosts(&self, connector: &Arc<str>) -> usize {
-        let mut turns = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.connectors.lock();
         if let Some(turn) = turns.get_mut(connector) {
             *turn = turn.wrapping_add(1);
             return *turn;

@@ -2,7 +2,9 @@
 //! ends at once because they are known to be down brings no message closer to its expiry.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Outbound, WayOut};
 
@@ -20,7 +22,7 @@ impl Default for Tries {
 
 impl Tries {
     fn one_more(&self, connector: &Arc<str>) {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tries = self.0.lock();
         if let Some(number) = tries.get_mut(connector) {
             *number = number.wrapping_add(1).max(1);
             return;
@@ -29,7 +31,7 @@ impl Tries {
     }
 
     fn of(&self, connector: &str) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(connector).copied().unwrap_or_default()
+        self.0.lock().get(connector).copied().unwrap_or_default()
     }
 }
 

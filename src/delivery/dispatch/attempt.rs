@@ -17,15 +17,15 @@ pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
     let in_force = shared.parts.current.load_full();
     match shared.load(turn.id).await {
         Ok(true) => {}
-        Ok(false) => return shared.queue().led_nowhere(turn),
+        Ok(false) => return shared.queue.lock().led_nowhere(turn),
         Err(error) => {
             tracing::error!(queue_id = %turn.id, %error, "a queued message cannot be read; it is tried again in {AFTER_BREAKDOWN:?}");
-            return shared.queue().again(turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
+            return shared.queue.lock().again(turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
         }
     }
     let rules = rules(&in_force.config, &turn.connector);
-    let taken = shared.queue().take(turn, rules, UnixTime::steady());
-    let Some(picked) = taken else { return shared.queue().led_nowhere(turn) };
+    let taken = shared.queue.lock().take(turn, rules, UnixTime::steady());
+    let Some(picked) = taken else { return shared.queue.lock().led_nowhere(turn) };
     let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };
     // Weak, because what an attempt began may outlive it.
     let gives = Arc::downgrade(&place);
@@ -50,7 +50,7 @@ impl OccupiedSlot {
     /// Frees the slot early: only waiting is left.
     fn give_up(&self) {
         if self.kept.swap(false, Ordering::Relaxed) {
-            self.shared.queue().gives_place(&self.turn);
+            self.shared.queue.lock().gives_place(&self.turn);
             self.shared.wake.notify_one();
         }
     }
@@ -59,7 +59,7 @@ impl OccupiedSlot {
 impl Drop for OccupiedSlot {
     fn drop(&mut self) {
         self.give_up();
-        self.shared.queue().ends(self.turn.id);
+        self.shared.queue.lock().ends(self.turn.id);
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads the message if it is not in memory. `None`: there is none with this id.
     pub(super) async fn begin(shared: &Arc<QueueShared>, id: QueueId) -> Result<Option<Self>, SpoolError> {
-        shared.queue().begins(id);
+        shared.queue.lock().begins(id);
         let loaded = Self { shared: shared.clone(), id };
         Ok(shared.load(id).await?.then_some(loaded))
     }
@@ -80,7 +80,7 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        self.shared.queue().ends(self.id);
+        self.shared.queue.lock().ends(self.id);
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.shared.queue().release(self.id, self.ticket, UnixTime::steady().plus(AFTER_BREAKDOWN));
+        self.shared.queue.lock().release(self.id, self.ticket, UnixTime::steady().plus(AFTER_BREAKDOWN));
         self.shared.wake.notify_one();
     }
 }
@@ -101,13 +101,13 @@ impl Drop for Hold<'_> {
 impl QueueShared {
     /// Makes sure that a message with a turn is in memory; returns whether it exists.
     async fn load(&self, id: QueueId) -> Result<bool, SpoolError> {
-        if self.queue().is_loaded(id) {
+        if self.queue.lock().is_loaded(id) {
             return Ok(true);
         }
         let spool = self.parts.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.entry(id)).await;
         let read = read.map_err(|panicked| SpoolError::Io(panicked.to_string()))??;
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if let Some(mut entry) = read {
             let config = self.parts.current.load().config.clone();
             settle::after_reading(&mut entry, |connector| retry(&config, connector), UnixTime::steady());

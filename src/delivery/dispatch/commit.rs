@@ -40,7 +40,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     }
     let now = shared.now();
     let mut settled: Vec<Settled> = ended.iter().map(|attempted| settled(in_force, entry, attempted, now)).collect();
-    if shared.queue().is_dropped(entry.id) {
+    if shared.queue.lock().is_dropped(entry.id) {
         settled = settled.into_iter().map(settle::dropped).collect();
     }
     let about = as_settled(entry, &settled);
@@ -63,7 +63,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     if let Some(report) = &report {
         record::reported(&shared.parts, &about, report, &reported);
     }
-    let mut queue = shared.queue();
+    let mut queue = shared.queue.lock();
     for attempted in &ended {
         if let Some(heard) = heard(attempted) {
             let rules = super::rules(&in_force.config, &attempted.route.connector);
@@ -152,7 +152,7 @@ pub(super) async fn move_elsewhere(shared: &QueueShared, entry: &Entry, elsewher
         tracing::error!(queue_id = %entry.id, %error, "another way cannot be made durable; it is decided again later");
         return; // whoever holds them frees them
     }
-    shared.queue().update(entry.id, elsewhere);
+    shared.queue.lock().update(entry.id, elsewhere);
     shared.wake.notify_one();
 }
 
@@ -216,8 +216,8 @@ pub(super) async fn drop_recipients(shared: &QueueShared, dropping: &Dropping) -
     let changes = dropping.recipients.iter().map(dropped).chain(dropping.under_way.iter().map(to_be_dropped)).collect();
     let committed = shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await;
     match &committed {
-        Ok(()) => shared.queue().dropped(dropping),
-        Err(_) => shared.queue().undo_drop(dropping, UnixTime::steady()),
+        Ok(()) => shared.queue.lock().dropped(dropping),
+        Err(_) => shared.queue.lock().undo_drop(dropping, UnixTime::steady()),
     }
     committed
 }

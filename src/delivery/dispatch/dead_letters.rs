@@ -1,8 +1,10 @@
 //! Enforces the limits on dead letters in the background: reads the folder and removes files on a blocking thread, a
 //! few at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{QueueShared, record};
 use crate::report::dead_letter::bounds::Sweep;
@@ -33,7 +35,7 @@ pub(super) async fn hold_within_bounds(shared: Arc<QueueShared>) {
 /// One sweep; returns whether there is more to do.
 fn once(shared: &QueueShared, sweep: &Mutex<Sweep>) -> bool {
     let config = shared.parts.current.load().config.clone();
-    let mut sweep = sweep.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sweep = sweep.lock();
     let ends = || shared.stopping.is_cancelled();
     let swept = sweep.run(&config.server.state_dir, &config.reports, UnixTime::at_least(), &ends);
     record::swept(&shared.parts.metrics, &swept);

@@ -16,7 +16,7 @@ pub(super) async fn begin(shared: Arc<QueueShared>, id: QueueId) -> Result<bool,
         Err(error) => return unread(&shared, id, &error).await,
     };
     let Some(_loaded) = loaded else { return Ok(false) };
-    let dropping = shared.queue().begin_drop(id);
+    let dropping = shared.queue.lock().begin_drop(id);
     let Some(dropping) = dropping else { return Ok(false) };
     commit::drop_recipients(&shared, &dropping).await?;
     tracing::info!(queue_id = %id, sender = %dropping.entry.sender.reverse_path, "dropped by an operator");
@@ -29,14 +29,14 @@ async fn unread(shared: &QueueShared, id: QueueId, error: &SpoolError) -> Result
     let changes: Vec<Change> = shared.parts.spool.open_recipients(id).into_iter().map(dropped).collect();
     let there_is_one = !changes.is_empty();
     shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await?;
-    shared.queue().forget(id);
+    shared.queue.lock().forget(id);
     tracing::info!(queue_id = %id, %error, "dropped by an operator, unread");
     Ok(there_is_one)
 }
 
 /// Recipients of a message are free again: if the message was dropped meanwhile, they are dropped now.
 pub(super) async fn go_on(shared: Arc<QueueShared>, id: QueueId) {
-    let rest = shared.queue().rest_of_dropped(id);
+    let rest = shared.queue.lock().rest_of_dropped(id);
     if let Some(rest) = rest {
         go_on_with(shared, rest).await;
     }
@@ -46,7 +46,7 @@ pub(super) async fn go_on(shared: Arc<QueueShared>, id: QueueId) {
 pub(super) async fn go_on_before(shared: Arc<QueueShared>, id: QueueId) {
     match Loaded::begin(&shared, id).await {
         Ok(Some(_loaded)) => {
-            let dropping = shared.queue().begin_drop(id);
+            let dropping = shared.queue.lock().begin_drop(id);
             if let Some(dropping) = dropping {
                 go_on_with(shared.clone(), dropping).await;
             }

@@ -5,9 +5,10 @@
 //! result worked out (`settle`), made durable together with the report it causes (`commit`), and logged (`record`).
 //! Branches of sessions without an outcome yet are followed to their end (`under_way`). `queue` is the state in memory.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
@@ -161,7 +162,7 @@ impl Delivery {
     /// # Errors
     /// The spool's.
     pub fn show(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
-        match self.shared.queue().get(id) {
+        match self.shared.queue.lock().get(id) {
             Some(entry) => Ok(Some(entry)),
             None => self.shared.parts.spool.entry(id),
         }
@@ -176,7 +177,7 @@ impl Delivery {
             held: shown.held,
             oldest: shown.oldest.map(QueueId::made_at),
         };
-        self.shared.queue().shown().map(sum).collect()
+        self.shared.queue.lock().shown().map(sum).collect()
     }
 
     /// The last refusal of a recipient by a next hop.
@@ -187,7 +188,7 @@ impl Delivery {
 
     /// Makes a message's waiting recipients due now; returns whether there are any. Held ones stay held.
     pub fn retry(&self, id: QueueId) -> bool {
-        let is_due = self.shared.queue().retry(id);
+        let is_due = self.shared.queue.lock().retry(id);
         self.shared.wake.notify_one();
         is_due
     }
@@ -195,7 +196,7 @@ impl Delivery {
     /// Makes due what waits for one connector, or for all; returns how many messages. They are tried a few at a time.
     pub fn retry_all(&self, connector: Option<&str>) -> usize {
         let messages =
-            self.shared.queue().retry_all(|of| connector.is_none_or(|connector| connector == of), Due::RETRY);
+            self.shared.queue.lock().retry_all(|of| connector.is_none_or(|connector| connector == of), Due::RETRY);
         self.shared.wake.notify_one();
         messages
     }
@@ -214,13 +215,13 @@ impl Delivery {
 
     /// Updates the queue's gauges; called before each scrape.
     pub fn show_gauges(&self) {
-        record::gauges(&self.shared.parts.metrics, &self.shared.queue(), UnixTime::now());
+        record::gauges(&self.shared.parts.metrics, &self.shared.queue.lock(), UnixTime::now());
     }
 
     /// The configuration in force has changed: examines held mail, and mail whose connector is gone.
     pub fn configuration_changed(&self) {
         let config = self.shared.parts.current.load().config.clone();
-        let mut queue = self.shared.queue();
+        let mut queue = self.shared.queue.lock();
         queue.retry_all(|connector| config.send_connector(connector).is_none(), Due::GONE);
         queue.look_at_held();
         drop(queue);
@@ -239,7 +240,7 @@ impl Delivery {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        record::sums(&self.shared.outages().rest());
+        record::sums(&self.shared.outages.lock().rest());
     }
 }
 
@@ -248,19 +249,11 @@ impl QueueShared {
         Moment::now(self.parts.spool.queue_time())
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn outages(&self) -> MutexGuard<'_, Outages> {
-        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Starts what is due and has a slot; returns how long nothing else can be due.
     fn start_due(self: &Arc<Self>) -> Duration {
         let config = self.parts.current.load().config.clone();
         let now = UnixTime::steady();
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let turns = queue.pick(|connector| rules(&config, connector), now);
         let next = queue.next_due(|connector| rules(&config, connector));
         drop(queue);
@@ -274,7 +267,7 @@ impl QueueShared {
     /// These next hops answer again, perhaps to a session: what waits for them is due.
     fn hops_are_back(&self, hops: &[Back]) {
         let config = self.parts.current.load().config.clone();
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         for back in hops {
             queue.hop_is_back(back, (rules(&config, &back.connector), UnixTime::steady()));
         }
@@ -284,7 +277,7 @@ impl QueueShared {
     fn take(self: &Arc<Self>, Handover { entry, under_way }: Handover) {
         let basis = Basis::of(&self.parts.current.load_full());
         let id = entry.id;
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         queue.insert(entry, Some(&basis));
         for UnderWay { recipients, outcomes } in under_way {
             let held = queue.hold(id, &recipients);
@@ -325,10 +318,10 @@ async fn drive(shared: Arc<QueueShared>, mut accepted: UnboundedReceiver<Handove
             () = tokio::time::sleep(idle) => {}
             _ = tick.tick() => {
                 record::dead_letters(&shared.parts);
-                record::sums(&shared.outages().due(UnixTime::steady()));
+                record::sums(&shared.outages.lock().due(UnixTime::steady()));
                 record::jump(&shared.parts.metrics, &mut jumps);
             }
-            _ = held.tick() => shared.queue().look_at_held(),
+            _ = held.tick() => shared.queue.lock().look_at_held(),
         }
     }
     while let Some(Some(handover)) = shared.closing.run_until_cancelled(accepted.recv()).await {

@@ -74,7 +74,7 @@ fn outcome(shared: &QueueShared, entry: &Entry, (was, queued): (&Queued, &Queued
 fn is_told(shared: &QueueShared, is: &Queued, attempted: &Attempted) -> bool {
     let RecipientState::Waiting(waiting) = &is.state else { return true };
     let about = (waiting.why, &*waiting.last_error);
-    let told = shared.outages().take(&attempted.route.connector, about, UnixTime::steady());
+    let told = shared.outages.lock().take(&attempted.route.connector, about, UnixTime::steady());
     if !told {
         shared.parts.metrics.told_as_sums.with_label_values(&["deferred"]).inc();
     }

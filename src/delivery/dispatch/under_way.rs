@@ -42,7 +42,7 @@ impl From<Entry> for Handover {
 pub(super) async fn follow(shared: Arc<QueueShared>, held: Held, outcomes: oneshot::Receiver<Vec<(usize, Outcome)>>) {
     let hold = Hold { shared: &shared, id: held.id, ticket: held.ticket };
     let outcomes = outcomes.await.unwrap_or_default();
-    let Some(entry) = shared.queue().get(held.id) else { return };
+    let Some(entry) = shared.queue.lock().get(held.id) else { return };
     let tried = attempted(&entry, &held, &outcomes);
     let entry = before_it(entry, &tried);
     let in_force = shared.parts.current.load_full();

@@ -1,7 +1,7 @@
 //! The last results of lookups, for callers that cannot wait.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ impl Dns {
 
     /// The resolver that was used last, even if the system's files have changed since.
     fn known_resolver(&self, servers: &[SocketAddr]) -> Option<Arc<Resolver>> {
-        self.resolvers.lock().unwrap_or_else(PoisonError::into_inner).get(servers).cloned()
+        self.resolvers.lock().get(servers).cloned()
     }
 }
 

@@ -47,7 +47,7 @@ fn loops(all: &RcptsInFlight) -> u64 {
 }
 
 fn is_empty(all: &RcptsInFlight) -> bool {
-    let state = all.0.lock();
+    let state = all.0.state.lock();
     state.under_way.is_empty() && state.waiting.is_empty()
 }
 
@@ -159,7 +159,7 @@ async fn eight_wait_for_one_address_whoever_they_write_for() {
             tokio::spawn(async move { rcpt.enter(&all).await })
         })
         .collect();
-    while all.0.lock().waiting.values().sum::<usize>() < WAITING {
+    while all.0.state.lock().waiting.values().sum::<usize>() < WAITING {
         tokio::task::yield_now().await;
     }
     let (ninth, after) = timed(rcpt(), &all).await;
@@ -167,7 +167,7 @@ async fn eight_wait_for_one_address_whoever_they_write_for() {
     let elsewhere = Rcpt { asker: Asker { from: ComesFrom::Elsewhere, ..rcpt().asker }, ..rcpt() };
     assert!(elsewhere.enter(&all).await.is_ok(), "who need not wait is not counted");
     waiting[0].abort(); // its client has gone
-    while all.0.lock().waiting.values().sum::<usize>() == WAITING {
+    while all.0.state.lock().waiting.values().sum::<usize>() == WAITING {
         tokio::task::yield_now().await;
     }
     let (ninth, _, entered) = tokio::join!(timed(rcpt(), &all), async { drop(firsts) }, async {

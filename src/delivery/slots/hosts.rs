@@ -1,8 +1,9 @@
 //! Limits each host's connections after it refused further ones (DESIGN section 7, "Next hops"). `host` has the rule.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::applicant::Applicant;
@@ -69,19 +70,19 @@ impl HostLimits {
     /// How many connections to the host are in use.
     #[must_use]
     pub fn in_use(&self, key: &HostKey) -> usize {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.hosts.lock();
         hosts.get(key).map_or(0, |host| host.line.look(|queue| queue.held()))
     }
 
     /// How many connections the host is allowed; `None`: it has no limit of its own.
     #[must_use]
     pub fn allowed(&self, key: &HostKey) -> Option<usize> {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.hosts.lock();
         hosts.get(key).map(|host| host.allowed())
     }
 
     fn host(&self, key: &HostKey, limit: usize) -> Arc<Host> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         if let Some(host) = hosts.get(key) {
             return host.clone();
         }
@@ -106,7 +107,7 @@ impl Host {
 
     /// Calls the observer; calls are serialised, so that the last value is current.
     fn report_limit(&self) {
-        let _reporting = self.reporting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _reporting = self.reporting.lock();
         (self.observer)(&self.key, self.allowed());
     }
 

@@ -4,11 +4,12 @@
 //! time. A waiting task is woken once, when it has a slot; a holder may be woken in vain if another one was faster.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -51,16 +52,12 @@ impl Line {
 
     /// The queue, with this limit applied.
     fn configured(self: &Arc<Self>, limit: usize) -> MutexGuard<'_, Waiters> {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         if queue.configure(limit) {
             self.settle(queue);
-            queue = self.queue();
+            queue = self.queue.lock();
         }
         queue
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Waiters> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After a change: gives free slots to those who are next, and notifies holders if others still wait.
@@ -72,7 +69,7 @@ impl Line {
             // A task that is woken or found gone may drop a slot, which needs the lock.
             drop(queue);
             drop(waiter.send(Slot::new(self.clone(), vouched)));
-            queue = self.queue();
+            queue = self.queue.lock();
         }
         let wanted = [Vouched::No, Vouched::Yes].map(|vouched| (vouched, queue.is_wanted(vouched)));
         drop(queue);
@@ -83,14 +80,14 @@ impl Line {
 
     /// Makes a change that concerns all slots.
     pub(super) fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Waiters) -> T) -> T {
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock();
         let result = change(&mut queue);
         self.settle(queue);
         result
     }
 
     pub(super) fn look<T>(&self, look: impl FnOnce(&Waiters) -> T) -> T {
-        look(&self.queue())
+        look(&self.queue.lock())
     }
 }
 
@@ -116,7 +113,7 @@ impl Future for Waiting {
 impl Drop for Waiting {
     /// A slot that was sent meanwhile is dropped with `given`, and goes to the next in the queue.
     fn drop(&mut self) {
-        self.line.queue().leave(self.ticket);
+        self.line.queue.lock().leave(self.ticket);
     }
 }
 
@@ -170,7 +167,7 @@ impl Slot {
     /// Whether a task waits that this slot would help, beside those that get one that [will return](Self::will_return).
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        let mut queue = self.line.queue();
+        let mut queue = self.line.queue.lock();
         let stays = self.stays();
         if stays == Stays::Returning {
             queue.stays(self.vouched);
@@ -198,14 +195,14 @@ impl Slot {
     /// It will be dropped soon, as after [`Self::wanted`]: for a holder that saw that it [is wanted](Self::is_wanted)
     /// and sends RSET first. No other holder is notified for the same waiting task.
     pub fn will_return(&self) {
-        let mut queue = self.line.queue();
+        let mut queue = self.line.queue.lock();
         if !self.returning.swap(true, Ordering::Relaxed) {
             queue.returns(self.vouched);
         }
     }
 
     fn will_return_if_wanted(&self) -> bool {
-        let mut queue = self.line.queue();
+        let mut queue = self.line.queue.lock();
         if self.returning.swap(false, Ordering::Relaxed) {
             queue.stays(self.vouched);
         }

@@ -28,12 +28,12 @@ impl Asker {
     /// How the server treats non-existent addresses of this domain. All callers share one question. While there is no
     /// new answer the last one is used, so that a tarpit does not delay mail for existing users.
     pub(super) async fn manner(self: &Arc<Self>, domain: &Domain) -> Result<Manner, Arc<str>> {
-        let noted = self.strangers().manner(domain, Instant::now().into_std());
+        let noted = self.strangers.lock().manner(domain, Instant::now().into_std());
         if let Some(manner) = noted {
             self.keep_manner(domain);
             return Ok(manner);
         }
-        let last = self.strangers().last(domain, Instant::now().into_std());
+        let last = self.strangers.lock().last(domain, Instant::now().into_std());
         let lookup = match last {
             None => self.guard_question(domain).await.lookup,
             // If the server answers quickly, its new answer is used instead of the last one.
@@ -55,13 +55,13 @@ impl Asker {
 
     /// Whether the first guard question of the domain is in progress.
     pub(super) fn waits_for_first_guard(&self, domain: &Domain) -> bool {
-        let known = self.strangers().last(domain, Instant::now().into_std()).is_some();
+        let known = self.strangers.lock().last(domain, Instant::now().into_std()).is_some();
         !known && self.in_flight.is_under_way(&guard_key(domain))
     }
 
     /// Renews the result in the background if it expires soon.
     pub(super) fn keep_manner(self: &Arc<Self>, domain: &Domain) {
-        if self.strangers().wants_renewal(domain, Instant::now().into_std()) {
+        if self.strangers.lock().wants_renewal(domain, Instant::now().into_std()) {
             let (asker, asked) = (Arc::clone(self), domain.clone());
             // Runs in the background.
             drop(self.in_flight.join_or_start(&guard_key(domain), Freshness::Live, || asker.stranger(asked)));
@@ -112,7 +112,7 @@ impl Asker {
             sleep(holds / 5 * 4).await;
             // Stops if another caller has renewed it meanwhile.
             while let Some(asker) = asker.upgrade()
-                && asker.strangers().is_to_be_renewed(&domain, Instant::now().into_std())
+                && asker.strangers.lock().is_to_be_renewed(&domain, Instant::now().into_std())
                 && asker.guard_question(&domain).await.lookup != Lookup::NotFound
             {
                 drop(asker);
@@ -123,7 +123,7 @@ impl Asker {
 
     fn note(&self, domain: &Domain, manner: Manner) {
         let (before, accepting) = {
-            let mut strangers = self.strangers();
+            let mut strangers = self.strangers.lock();
             (strangers.note(domain, manner, Instant::now().into_std()), strangers.any_accepted())
         };
         self.metrics.directory_accepts_everything.with_label_values(&[&*self.name]).set(i64::from(accepting));

@@ -1,8 +1,9 @@
 //! The mail server's health: the breaker, `directory_up`, and one log line when it changes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
@@ -49,7 +50,7 @@ impl DirectoryHealth {
     /// Why it may not.
     pub(super) fn admits(&self) -> Result<(), String> {
         let now = Instant::now().into_std();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match state.breaker.until_test(now) {
             None => Ok(()),
             Some(Duration::ZERO) => {
@@ -63,7 +64,7 @@ impl DirectoryHealth {
 
     /// Records the result of a question.
     pub(super) fn heard(&self, heard: &Heard) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match heard {
             Heard::Accepted(_) | Heard::Unknown | Heard::Unclear(_) => {
                 state.breaker.answered();
@@ -99,11 +100,7 @@ impl DirectoryHealth {
 
     /// Whether the last question was answered in time.
     pub(super) fn is_well(&self) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         matches!(state.said, LoggedHealth::Well) && state.breaker.is_calm()
-    }
-
-    fn state(&self) -> MutexGuard<'_, HealthState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

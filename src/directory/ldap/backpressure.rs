@@ -5,10 +5,11 @@
 //! `connection` drives the library through a [`Backpressure`]; `stream` closes it while it is behind.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use parking_lot::Mutex;
 use tokio::task::unconstrained;
 
 /// Open, unless a reader is behind.
@@ -31,19 +32,15 @@ impl Backpressure {
         let mut task = pin!(task);
         std::future::poll_fn(|context| {
             // Registered before the check, so that a reader that opens the gate in between wakes it.
-            *self.resting() = Some(context.waker().clone());
+            *self.resting.lock() = Some(context.waker().clone());
             if self.behind.load(Ordering::SeqCst) > 0 { Poll::Pending } else { task.as_mut().poll(context) }
         })
         .await
     }
 
-    fn resting(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn open(&self) {
         if self.behind.fetch_sub(1, Ordering::SeqCst) == 1
-            && let Some(waker) = self.resting().take()
+            && let Some(waker) = self.resting.lock().take()
         {
             waker.wake();
         }

@@ -7,10 +7,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -125,7 +126,7 @@ impl Holding {
 
     /// How many are remembered.
     pub(super) fn len(&self) -> usize {
-        self.kept.remembered().len()
+        self.kept.remembered.lock().len()
     }
 
     /// An operator accepts the changes. Returns how many waited.
@@ -165,7 +166,7 @@ impl Holding {
     }
 
     pub(super) fn held_list(&self) -> HeldList {
-        self.kept.remembered().held_list()
+        self.kept.remembered.lock().held_list()
     }
 
     /// Saves now, for a successor that is about to read the file.
@@ -176,9 +177,9 @@ impl Holding {
     /// A successor writes the file from now on.
     pub(super) fn give_way(&self) {
         // Waits for a save in progress, which is the last.
-        let _saved = self.kept.saved();
+        let _saved = self.kept.saved.lock();
         self.kept.has_given_way.store(true, Ordering::Relaxed);
-        self.kept.announced.lock().unwrap_or_else(PoisonError::into_inner).give_way();
+        self.kept.announced.lock().give_way();
     }
 }
 
@@ -189,13 +190,9 @@ impl Drop for Holding {
 }
 
 impl Inner {
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes the memory, and logs when changes begin or cease to be held.
     fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         let before = remembered.held();
         let changed = change(&mut remembered);
         let after = remembered.held();
@@ -229,23 +226,19 @@ impl Inner {
         }
     }
 
-    fn saved(&self) -> MutexGuard<'_, u64> {
-        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn save(&self) {
-        let mut done = self.saved();
+        let mut done = self.saved.lock();
         if self.has_given_way.load(Ordering::Relaxed) {
             return;
         }
-        let expected = self.remembered().expected().clone();
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = self.remembered.lock().expected().clone();
+        let mut announced = self.announced.lock();
         if let Err(error) = announced.keep(SnapshotState { expected, ..SnapshotState::default() }) {
             tracing::warn!(directory = %self.name, "what is announced cannot be kept over a restart: {error}");
         }
         drop(announced);
         let (changes, saved) = {
-            let remembered = self.remembered();
+            let remembered = self.remembered.lock();
             if *done == remembered.changes() {
                 return;
             }

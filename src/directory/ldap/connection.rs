@@ -4,10 +4,11 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -216,12 +217,12 @@ impl Connection {
 
     /// A question was answered on it.
     pub(super) fn answered(&self) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.answered.lock() = Instant::now();
     }
 
     /// The time since the last answer.
     pub(super) fn idle(&self) -> Duration {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.answered.lock().elapsed()
     }
 
     /// Gives it up; the supervisor opens another. The first cause is kept.

@@ -5,10 +5,11 @@
 //! One task for each directory, on the connection that questions use; `supervisor` opens another when that ends. A
 //! failure costs freshness, never a correct answer: the snapshot knows how fresh it is.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -300,7 +301,7 @@ impl Keeper {
     }
 
     fn succeeded(&self) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.problem.lock() = None;
     }
 
     fn failed(&self, connection: &Connection, failure: &Failure) {
@@ -312,7 +313,7 @@ impl Keeper {
             }
             _ => {}
         }
-        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problem = self.problem.lock();
         if problem.as_ref() != Some(&cause) {
             tracing::error!(
                 directory = %self.name,

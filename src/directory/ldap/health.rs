@@ -2,10 +2,11 @@
 //!
 //! `supervisor` and the questions report to it; only it logs the state of a directory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
@@ -42,27 +43,27 @@ impl DirectoryHealth {
     }
 
     pub(super) fn answered(&self) {
-        self.breaker().answered();
+        self.breaker.lock().answered();
     }
 
     /// A server did not answer in time.
     pub(super) fn timed_out(&self) {
-        self.breaker().timed_out(Instant::now().into_std());
+        self.breaker.lock().timed_out(Instant::now().into_std());
     }
 
     /// A connection was opened and its test question answered.
     pub(super) fn passed_test(&self) {
-        self.breaker().passed_test();
+        self.breaker.lock().passed_test();
     }
 
     /// The time until the next test; `None` while questions are asked.
     pub(super) fn until_test(&self) -> Option<Duration> {
-        self.breaker().until_test(Instant::now().into_std())
+        self.breaker.lock().until_test(Instant::now().into_std())
     }
 
     /// Records whether "not found" from this directory can be believed, or why not.
     pub(super) fn set(&self, health: &Result<(), Arc<str>>) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         match (health, &*said) {
             (Ok(()), LoggedHealth::Well) => {}
             (Ok(()), LoggedHealth::Nothing | LoggedHealth::Unwell { .. }) => {
@@ -91,20 +92,16 @@ impl DirectoryHealth {
 
     /// Whether the last question got a clean answer in time, and none is slow now.
     pub(super) fn is_well(&self) -> bool {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*said, LoggedHealth::Well) && self.breaker().is_calm() && self.slow.load(Ordering::Relaxed) == 0
+        let said = self.said.lock();
+        matches!(&*said, LoggedHealth::Well) && self.breaker.lock().is_calm() && self.slow.load(Ordering::Relaxed) == 0
     }
 
     /// Why it gives no clean answers; `None`: it does.
     pub(super) fn problem(&self) -> Option<Arc<str>> {
-        match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.said.lock() {
             LoggedHealth::Unwell { cause, .. } => Some(Arc::clone(cause)),
             LoggedHealth::Nothing | LoggedHealth::Well => None,
         }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

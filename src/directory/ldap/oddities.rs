@@ -1,6 +1,6 @@
 //! Counts inconsistent entries as they are met where a directory is asked for each recipient, and logs them.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::Asker;
 use crate::directory::known::Known;
@@ -18,7 +18,7 @@ impl Asker {
             return;
         }
         let now = UnixTime::steady();
-        let mut oddities = self.oddities.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut oddities = self.oddities.0.lock();
         let (met, telling) = &mut *oddities;
         // Not short-circuited: each one has to be recorded.
         let changed =

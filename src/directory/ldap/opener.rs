@@ -3,10 +3,11 @@
 //! `supervisor` keeps the connection that it uses and tries the other servers; `check --connect` tries all. Only it
 //! binds with the directory's account, so it has the limit for rejected passwords.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::IntGaugeVec;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -99,7 +100,7 @@ impl Opener {
 
     /// Whether a server that is not in use should be tried now.
     pub(super) fn is_due(&self, server: &Server) -> bool {
-        let standings = self.standings();
+        let standings = self.standings.lock();
         let Some(standing) = standings.get(server.index) else { return false };
         let pause = if standing.problem.is_some() { TRY_DEAD_AGAIN } else { TRY_AGAIN };
         standing.tried.is_none_or(|tried| tried.elapsed() >= pause)
@@ -113,7 +114,7 @@ impl Opener {
 
     /// Logs once each which other servers cannot be used, and which can again.
     pub(super) fn log(&self, in_use: &Server) {
-        for (server, standing) in self.servers.iter().zip(self.standings().iter_mut()) {
+        for (server, standing) in self.servers.iter().zip(self.standings.lock().iter_mut()) {
             match &standing.problem {
                 Some(problem) if !standing.told => {
                     // If no server is usable, the one in use is not either.
@@ -133,7 +134,7 @@ impl Opener {
 
     /// The servers that cannot be used, and why.
     pub(super) fn problems(&self) -> Vec<String> {
-        let standings = self.standings();
+        let standings = self.standings.lock();
         let of = |(server, standing): (&Arc<Server>, &Standing)| {
             standing.problem.as_ref().map(|problem| format!("server {}: {problem}", server.url))
         };
@@ -142,14 +143,16 @@ impl Opener {
 
     /// An operator wants a rejected password tried again.
     pub(super) fn try_again(&self) {
-        self.rejected().forget();
+        self.rejected.lock().forget();
         self.again.notify_one();
     }
 
     /// Whether a password was rejected and the file has another one now.
     pub(super) fn has_another_password(&self) -> bool {
-        let Some(path) = self.config.password_file.as_ref().filter(|_| self.rejected().has_any()) else { return false };
-        std::fs::read_to_string(path).is_ok_and(|text| self.rejected().is_another(trimmed(&text)))
+        let Some(path) = self.config.password_file.as_ref().filter(|_| self.rejected.lock().has_any()) else {
+            return false;
+        };
+        std::fs::read_to_string(path).is_ok_and(|text| self.rejected.lock().is_another(trimmed(&text)))
     }
 
     async fn try_to_open(self: &Arc<Self>, server: &Arc<Server>) -> Result<Link, Failure> {
@@ -171,7 +174,7 @@ impl Opener {
     }
 
     fn may_try(&self, server: &Server, password: &str) -> Result<(), Failure> {
-        let may_try = self.rejected().may_try(&server.url, password, Instant::now().into_std());
+        let may_try = self.rejected.lock().may_try(&server.url, password, Instant::now().into_std());
         may_try.map_err(Failure::Rejected)
     }
 
@@ -181,15 +184,15 @@ impl Opener {
         let opener = Arc::clone(self);
         let bind = tokio::spawn(async move {
             let server = Arc::clone(&link.connection.server);
-            let sent = opener.rejected().sent(&password, Instant::now().into_std());
+            let sent = opener.rejected.lock().sent(&password, Instant::now().into_std());
             let bind = link.bind(&opener.config, Credentials::Password(&password));
             let bound = timeout(UNANSWERED_FOR, bind).await.unwrap_or(Err(Failure::Silent(UNANSWERED_FOR)));
             match &bound {
-                Ok(_) => opener.rejected().accepted(sent),
+                Ok(_) => opener.rejected.lock().accepted(sent),
                 Err(failure) if failure.is_rejected_credentials() => {
                     return Err(opener.was_rejected(&server, sent, failure));
                 }
-                Err(_) => drop(opener.rejected().settle(sent)),
+                Err(_) => drop(opener.rejected.lock().settle(sent)),
             }
             bound
         });
@@ -206,7 +209,7 @@ impl Opener {
         );
         let words: Arc<str> = format!("{}: {said}", server.url).into();
         self.is_now(server, Some(said));
-        self.rejected().rejected(sent, &server.url, (Instant::now().into_std(), &words));
+        self.rejected.lock().rejected(sent, &server.url, (Instant::now().into_std(), &words));
         Failure::Rejected(words)
     }
 
@@ -250,23 +253,15 @@ impl Opener {
         if !self.gave_way.load(Ordering::Relaxed) {
             self.up.with_label_values(&[&*self.name, &server.url]).set(i64::from(problem.is_none()));
         }
-        if let Some(standing) = self.standings().get_mut(server.index) {
+        if let Some(standing) = self.standings.lock().get_mut(server.index) {
             (standing.tried, standing.problem) = (Some(Instant::now()), problem);
         }
     }
 
     fn was_tried(&self, server: &Server) {
-        if let Some(standing) = self.standings().get_mut(server.index) {
+        if let Some(standing) = self.standings.lock().get_mut(server.index) {
             standing.tried = Some(Instant::now());
         }
-    }
-
-    fn standings(&self) -> MutexGuard<'_, Vec<Standing>> {
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rejected(&self) -> MutexGuard<'_, Rejected> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::config::LdapConfig;
@@ -62,7 +63,7 @@ impl Server {
     pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let asked = timeout(self.look_up, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
         let found = asked.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         match found {
             Ok(found) => known.addresses = found.collect(),
             // If the DNS fails, the last result is used.
@@ -79,12 +80,12 @@ impl Server {
 
     /// A connection to this address succeeded.
     pub(super) fn connected(&self, address: SocketAddr) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).good = Some(address);
+        self.known.lock().good = Some(address);
     }
 
     /// The connected address did not answer: next time another one is tried first.
     pub(super) fn fell_silent(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if let Some(good) = known.good.take() {
             known.bad = Some(good);
         }

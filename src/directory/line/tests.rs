@@ -36,8 +36,8 @@ async fn asked(number: usize, takes: Duration, standing: Standing) -> (usize, us
     let kind = line.kind(standing);
     assert_eq!(kind.waiting.load(Ordering::SeqCst), 0);
     assert_eq!(kind.wanted.available_permits(), 0, "nobody waits, so nobody need give way");
-    assert_eq!((line.state().running, kind.lasting.available_permits()), ([0; 3], MOST.for_kind(standing) / 2));
-    assert!(line.state().queues.iter().all(|queue| queue.waiting.is_empty()));
+    assert_eq!((line.state.lock().running, kind.lasting.available_permits()), ([0; 3], MOST.for_kind(standing) / 2));
+    assert!(line.state.lock().queues.iter().all(|queue| queue.waiting.is_empty()));
     all.into_iter().fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2))
 }
 
@@ -82,13 +82,13 @@ async fn strangers_all_together_leave_places_to_networks_and_to_whom_we_know() {
         let (line, order) = (Arc::clone(&line), Arc::clone(&order));
         tasks.spawn(async move {
             let _place = line.take(&client(50), standing, soon()).await.unwrap();
-            order.lock().unwrap().push(standing);
+            order.lock().push(standing);
         });
         tokio::task::yield_now().await;
     }
     drop(held);
     tasks.join_all().await;
-    assert_eq!(*order.lock().unwrap(), KINDS);
+    assert_eq!(*order.lock(), KINDS);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn who_had_no_turn_goes_before_the_lists_of_the_others() {
             let (line, order) = (Arc::clone(&line), Arc::clone(&order));
             tasks.spawn(async move {
                 let place = line.take(&client(number), Standing::Stranger, far).await.unwrap();
-                order.lock().unwrap().push(number);
+                order.lock().push(number);
                 sleep(SLOW).await;
                 drop(place);
             });
@@ -114,10 +114,10 @@ async fn who_had_no_turn_goes_before_the_lists_of_the_others() {
     drop(held);
     // In the middle of the round a client comes for the first time.
     sleep(SLOW * 100).await;
-    let before = order.lock().unwrap().len();
+    let before = order.lock().len();
     come(77, 1);
     tasks.join_all().await;
-    let order = order.lock().unwrap();
+    let order = order.lock();
     let at = order.iter().position(|number| *number == 77).unwrap();
     assert!(at - before <= 60, "{at} of {}, came at {before}", order.len());
     let first: std::collections::HashSet<_> = order[..60].iter().collect();
@@ -137,10 +137,10 @@ async fn who_goes_while_he_waits_takes_nobodys_place() {
         let waits = line.take(&behalf, Standing::Stranger, until);
         assert!(tokio::time::timeout(Duration::ZERO, waits).await.is_err());
     }
-    assert!(line.state().queues.iter().all(|queue| queue.waiting.is_empty()));
+    assert!(line.state.lock().queues.iter().all(|queue| queue.waiting.is_empty()));
     let bounded = |queue: &Queue| queue.last.len() <= 2 * REMEMBERED;
-    assert!(line.state().queues.iter().all(bounded), "what is remembered is bounded");
+    assert!(line.state.lock().queues.iter().all(bounded), "what is remembered is bounded");
     drop(held);
     assert!(line.take(&client(1), Standing::Stranger, until).await.is_some());
-    assert_eq!(line.state().running, [0; 3]);
+    assert_eq!(line.state.lock().running, [0; 3]);
 }

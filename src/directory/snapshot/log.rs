@@ -25,13 +25,13 @@ impl Snapshot {
 
     /// Checks the clock, and sets the gauge of the age.
     pub fn tell_age(&self) {
-        self.contact().mind_the_clock(UnixTime::steady(), super::instant());
+        self.contact.lock().mind_the_clock(UnixTime::steady(), super::instant());
         let age = self.age_seconds().map_or(-1, |age| i64::try_from(age).unwrap_or(i64::MAX));
         self.metrics.directory_snapshot_age.with_label_values(&[&*self.name]).set(age);
     }
 
     fn age_seconds(&self) -> Option<u64> {
-        self.contact().age(UnixTime::steady()).map(|age| age.as_secs())
+        self.contact.lock().age(UnixTime::steady()).map(|age| age.as_secs())
     }
 }
 

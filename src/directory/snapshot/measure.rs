@@ -1,7 +1,5 @@
 //! A snapshot's gauges, and the log line about its odd entries.
 
-use std::sync::PoisonError;
-
 use super::Snapshot;
 use super::served::Served;
 use crate::directory::odd::{self, Groups};
@@ -25,7 +23,7 @@ impl Snapshot {
     fn tell_odd(&self, groups: &Groups) {
         let count = number(groups.values().sum());
         self.metrics.directory_contradictions.with_label_values(&[&*self.name]).set(count);
-        for (group, count) in self.telling.lock().unwrap_or_else(PoisonError::into_inner).news(groups) {
+        for (group, count) in self.telling.lock().news(groups) {
             tracing::warn!(directory = &*self.name, "{}", odd::told(&group, count, &self.reader));
         }
     }

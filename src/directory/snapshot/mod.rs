@@ -6,9 +6,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use self::changes_file::ChangesFile;
 use self::freshness::SnapshotFreshness;
@@ -145,8 +147,8 @@ impl Snapshot {
                 let served = self.empty.clone().resumed(loaded.view, kept);
                 log::resumed(name, &served);
                 self.served.store(Some(served.into()));
-                *self.contact() = SnapshotFreshness::saved(position, (loaded.at.of_day(), instant()), whole);
-                *self.journal() = Some(journal);
+                *self.contact.lock() = SnapshotFreshness::saved(position, (loaded.at.of_day(), instant()), whole);
+                *self.journal.lock() = Some(journal);
             }
             Err(error) => tracing::warn!(
                 directory = name,
@@ -162,7 +164,7 @@ impl Snapshot {
     pub fn answer(&self, key: &str, now: UnixTime) -> Option<Lookup> {
         // Freshness is determined first: changes in between only improve it.
         let (age, followed) = {
-            let contact = self.contact();
+            let contact = self.contact.lock();
             (contact.age(now), contact.last_followed())
         };
         let served = self.served.load();
@@ -228,7 +230,7 @@ impl Snapshot {
     /// Where following continues.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.contact().position.clone()
+        self.contact.lock().position.clone()
     }
 
     /// Whether a full read is needed: to update the file, or because too much has changed since the last one.
@@ -241,7 +243,7 @@ impl Snapshot {
     /// The time until the next full read; zero if there was none with this configuration.
     #[must_use]
     pub fn until_whole_read(&self) -> Duration {
-        self.contact().until_whole_read(self.config.full_read, UnixTime::steady())
+        self.contact.lock().until_whole_read(self.config.full_read, UnixTime::steady())
     }
 
     /// A file for a full read.
@@ -275,14 +277,14 @@ impl Snapshot {
         let (written, table) = writer.finish(position.clone()).map_err(|error| kept(&error))?;
         let mut view = View::new(table);
         probe.map_or(Ok(()), |probe| view.vouched_for(probe))?;
-        let _turn = self.turn();
+        let _turn = self.turn.lock();
         let mut served = self.serving();
         let unread = view.keep_unread(served.latest());
         let outcome = served.read(view, self.now());
         self.keep(&mut served);
         match outcome {
             Outcome::Taken(_) => {
-                *self.journal() = Some(written.install().map_err(|error| kept(&error))?);
+                *self.journal.lock() = Some(written.install().map_err(|error| kept(&error))?);
                 self.file_is_behind.store(false, Ordering::Relaxed);
                 if !unread.is_empty() {
                     self.note(unread, Some(&position), begun);
@@ -295,14 +297,14 @@ impl Snapshot {
             }
         }
         self.publish(served, outcome);
-        self.contact().read(position, begun, instant());
+        self.contact.lock().read(position, begun, instant());
         Ok(outcome)
     }
 
     /// Applies changes; there are no others up to that position.
     pub fn changed(&self, changes: Vec<Change>, position: Position) -> Outcome {
         let outcome = self.take(changes, Some(&position));
-        self.contact().followed(position, UnixTime::steady(), instant());
+        self.contact.lock().followed(position, UnixTime::steady(), instant());
         outcome
     }
 
@@ -312,16 +314,16 @@ impl Snapshot {
     }
 
     fn take(&self, changes: Vec<Change>, position: Option<&Position>) -> Outcome {
-        let _turn = self.turn();
+        let _turn = self.turn.lock();
         let mut served = self.serving();
         let (before, now) = (served.held(), UnixTime::steady());
         let (news, outcome) = served.changed(served.latest().with_kept(changes), self.now());
         self.keep(&mut served);
-        let noted = self.journal().as_ref().map(|journal| journal.noted().of_day());
+        let noted = self.journal.lock().as_ref().map(|journal| journal.noted().of_day());
         let is_due = noted.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
         let something = !news.is_empty();
         // The file's time must not be later than what has been followed.
-        let at = if position.is_some() { Some(now) } else { self.contact().confirmed() };
+        let at = if position.is_some() { Some(now) } else { self.contact.lock().confirmed() };
         match outcome {
             Outcome::Taken(_) if before > 0 => self.file_is_behind.store(true, Ordering::Relaxed),
             Outcome::Taken(_) if something || is_due => self.note(news, position, at.unwrap_or(now)),
@@ -337,7 +339,7 @@ impl Snapshot {
 
     /// `at` is by the steady clock, as everything here; the file has wall-clock time.
     fn note(&self, news: Vec<Change>, position: Option<&Position>, at: UnixTime) {
-        let mut journal = self.journal();
+        let mut journal = self.journal.lock();
         let Some(journal) = &mut *journal else { return self.file_is_behind.store(true, Ordering::Relaxed) };
         if let Err(error) = journal.append(news, position, at.by_day()) {
             // After a restart, changes that the file lacks are read again.
@@ -348,7 +350,7 @@ impl Snapshot {
 
     /// The directory is no longer followed: "not found" is no longer believed.
     pub fn lost(&self) {
-        self.contact().lost();
+        self.contact.lock().lost();
     }
 
     fn serving(&self) -> Served {
@@ -360,19 +362,6 @@ impl Snapshot {
         self.served.store(Some(served.into()));
         self.version.fetch_add(1, Ordering::Relaxed);
         self.measure();
-    }
-
-    /// Serialises reading, changing and publishing.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn contact(&self) -> MutexGuard<'_, SnapshotFreshness> {
-        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -115,7 +115,7 @@ fn a_file_of_another_version_is_told_in_one_line_and_made_anew() {
     };
     let log = tracing_subscriber::fmt().with_writer(writer).finish();
     let snapshot = tracing::subscriber::with_default(log, || open(folder.path(), &config(&["OU=Staff"])));
-    let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let told = String::from_utf8(lines.0.lock().clone()).unwrap();
     assert!(told.lines().count() == 1 && told.contains("another version of the program wrote it"), "{told}");
     assert_eq!(answered(&snapshot, 0), None);
     assert_eq!(std::fs::read(&file).unwrap(), foreign, "until there is another one");
@@ -126,11 +126,11 @@ fn a_file_of_another_version_is_told_in_one_line_and_made_anew() {
 
 /// A log in memory.
 #[derive(Clone, Default)]
-struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
+        self.0.lock().extend_from_slice(octets);
         Ok(octets.len())
     }
 
@@ -183,7 +183,7 @@ async fn what_is_held_does_not_age_in_the_file() {
     let snapshot = following(folder.path());
     snapshot.changed(all_gone(), at(2));
     // As if the file had last been updated long ago.
-    snapshot.journal().as_mut().unwrap().append(Vec::new(), None, UnixTime(1)).unwrap();
+    snapshot.journal.lock().as_mut().unwrap().append(Vec::new(), None, UnixTime(1)).unwrap();
     snapshot.changed(Vec::new(), at(3));
     drop(snapshot);
     let again = open(folder.path(), &config(&["OU=Staff"]));

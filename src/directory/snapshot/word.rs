@@ -1,6 +1,5 @@
 //! Operators' decisions about held changes, and storing them.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::time::UnixTime;
 impl Snapshot {
     /// An operator accepts changes. Returns how many recipients' destinations change.
     pub fn accept(&self, accept: &Accept) -> usize {
-        let _turn = self.turn();
+        let _turn = self.turn.lock();
         let mut served = self.serving();
         // Changes that are still unknown cannot be accepted.
         if !served.is_holding() || served.is_resuming() {
@@ -39,7 +38,7 @@ impl Snapshot {
         if self.served.load().is_none() {
             return Err("nothing was read yet; the first read is taken as it is".to_owned());
         }
-        let _turn = self.turn();
+        let _turn = self.turn.lock();
         let (mut served, now) = (self.serving(), self.now());
         let (before, until) = (served.held(), now.at.plus(during));
         let mut expected = served.expected().clone();
@@ -70,7 +69,7 @@ impl Snapshot {
 
     /// A successor stores recent changes from now on.
     pub fn give_way(&self) {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).give_way();
+        self.changes.lock().give_way();
     }
 
     pub(super) fn now(&self) -> Now<'_> {
@@ -82,12 +81,12 @@ impl Snapshot {
     pub(super) fn keep(&self, served: &mut Served) {
         let unsaved = served.take_unsaved();
         if !unsaved.is_empty() {
-            self.note(unsaved, None, self.contact().confirmed().unwrap_or_else(UnixTime::steady));
-            if let Some(Err(error)) = self.journal().as_ref().map(Journal::sync) {
+            self.note(unsaved, None, self.contact.lock().confirmed().unwrap_or_else(UnixTime::steady));
+            if let Some(Err(error)) = self.journal.lock().as_ref().map(Journal::sync) {
                 tracing::warn!(directory = %self.name, file = %self.path.display(), "cannot be synced: {error}");
             }
         }
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = self.changes.lock();
         if let Err(error) = changes.keep(served.kept()) {
             tracing::warn!(directory = %self.name, "what changed lately cannot be kept over a restart: {error}");
         }

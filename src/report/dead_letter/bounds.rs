@@ -80,16 +80,16 @@ impl Sweep {
     pub fn run(&mut self, state_dir: &Path, rules: &Reports, now: UnixTime, ends: &dyn Fn() -> bool) -> Swept {
         let folder = folder(state_dir);
         if let Some(changed) = self.is_listing_due(&folder, now) {
-            let known = self.letters.known().listing_begins();
+            let known = self.letters.0.lock().listing_begins();
             let found = list(&folder, &known, ends);
             if let Err(error) = &found {
                 tracing::warn!(folder = %folder.display(), %error, "the dead letters cannot be listed");
             }
             self.listed = Some((now, changed));
-            self.letters.known().listed(found.ok());
+            self.letters.0.lock().listed(found.ok());
         }
         if ends() {
-            return Swept { left: self.letters.known().by_age().len(), ..Swept::default() };
+            return Swept { left: self.letters.0.lock().by_age().len(), ..Swept::default() };
         }
         let Plan { mut going, aged, left, leaving } = self.plan(rules, now);
         self.warn_of_removal(&folder, rules, (leaving, left), now);
@@ -114,7 +114,7 @@ impl Sweep {
     }
 
     fn plan(&mut self, rules: &Reports, now: UnixTime) -> Plan {
-        let mut letters = self.letters.known().by_age();
+        let mut letters = self.letters.0.lock().by_age();
         let (started, there) = *self.started.get_or_insert((now, letters.len()));
         let is_seen = now.since(started) >= SEEN;
         let (keep, max) = (rules.keep_dead_letters, rules.max_dead_letters);
@@ -166,7 +166,7 @@ impl Sweep {
                     Ok(()) | Err(_) => {}
                 }
             }
-            self.letters.known().remove(*id);
+            self.letters.0.lock().remove(*id);
         }
         if let Some((file, error)) = failed {
             tracing::warn!(folder = %folder.display(), file, %error, "dead letters cannot be removed");

@@ -63,7 +63,7 @@ pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync
     let in_force = InForce { config: Arc::new(config), resolver, keys: Arc::new(LoopKeys::new([7; 32], [])) };
     let metrics = Metrics::new();
     let (accepted, committed) = unbounded_channel();
-    let recently_good = Arc::new(std::sync::Mutex::new(RecentlyGood::new([1; 16])));
+    let recently_good = Arc::new(parking_lot::Mutex::new(RecentlyGood::new([1; 16])));
     let spool = Arc::new(LogStore::open(&folder.join("spool"), Sizes::default(), metrics.clone()).unwrap());
     let services = Services {
         current: Arc::new(ArcSwap::from_pointee(in_force)),
@@ -76,7 +76,7 @@ pub(in crate::session) fn services(folder: &Path) -> (Arc<Services>, tokio::sync
         metrics,
         trace: Trace::default(),
         pressure: Arc::new(Pressure::default()),
-        guesses: Arc::new(std::sync::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
+        guesses: Arc::new(parking_lot::Mutex::new(crate::guesses::Guesses::new([1; 16]))),
         answered: Arc::default(),
         hashing: Arc::default(),
     };

@@ -2,9 +2,10 @@
 //! for its turn there, and wakes those who wait for it when it ends, even if its session ends before.
 
 use std::pin::Pin;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
@@ -95,7 +96,7 @@ impl<'a> UnderWay<'a> {
     }
 
     fn settle_as(&self, outcome: Outcome) {
-        let Some(reach) = self.reach.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(reach) = self.reach.lock().take() else { return };
         let settled = guesses(self.services).settle(reach, outcome, UnixTime::steady());
         if let Some(awaited) = settled {
             self.services.answered.notify(awaited);
@@ -108,7 +109,7 @@ impl<'a> UnderWay<'a> {
                 let mut guesses = guesses(self.services);
                 match guesses.reach(&self.guess, account, UnixTime::steady()) {
                     Ok(reach) => {
-                        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = Some(reach);
+                        *self.reach.lock() = Some(reach);
                         return true;
                     }
                     Err(Closed::Wait(awaited)) => self.services.answered.of(awaited).map(Notify::notified),

@@ -2,9 +2,10 @@
 //!
 //! Each takes one of the connector's slots; if none is free, the second attempt replaces the first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -149,7 +150,7 @@ impl Dialing {
                     () = too_late => return,
                 };
                 let opened = out.judge(&hop, opened, host);
-                let Some(connector) = connector.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+                let Some(connector) = connector.lock().take() else { return };
                 // Not needed any more: it goes into the pool.
                 if let Err(late) = ended.send(Dialed { hop, opened, connector })
                     && let Dialed { hop, opened: Opened::Ready(connection, _), .. } = late.0
@@ -164,6 +165,6 @@ impl Dialing {
     /// Ends the attempt and returns its slot.
     fn give_up(self) -> Option<Slot> {
         self.task.abort();
-        self.connector.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.connector.lock().take()
     }
 }

@@ -26,7 +26,7 @@ type Told = Arc<Mutex<Vec<(u16, usize)>>>;
 fn limits() -> (Arc<HostLimits>, Told) {
     let told = Told::default();
     let telling = told.clone();
-    let observer = move |key: &HostKey, allowed| telling.lock().unwrap().push((key.host.port, allowed));
+    let observer = move |key: &HostKey, allowed| telling.lock().push((key.host.port, allowed));
     (Arc::new(HostLimits::new(observer)), told)
 }
 
@@ -44,14 +44,14 @@ async fn all_get_through_to_a_host_that_takes_five() {
                 loop {
                     let slot = limits.take(&key(25), LIMIT, client(number)).await;
                     tokio::time::sleep(Duration::from_millis(10)).await;
-                    if *live.lock().unwrap() == 5 {
+                    if *live.lock() == 5 {
                         assert!(matches!(slot.refused(), AtGreeting::Fewer(5..)));
-                        *refusals.lock().unwrap() += 1;
+                        *refusals.lock() += 1;
                         continue;
                     }
-                    *live.lock().unwrap() += 1;
+                    *live.lock() += 1;
                     tokio::time::sleep(Duration::from_millis(200)).await;
-                    *live.lock().unwrap() -= 1;
+                    *live.lock() -= 1;
                     return;
                 }
             })
@@ -60,9 +60,9 @@ async fn all_get_through_to_a_host_that_takes_five() {
     for client in clients {
         timeout(Duration::from_secs(2), client).await.unwrap().unwrap();
     }
-    assert_eq!(*refusals.lock().unwrap(), 7, "each is refused once at most");
+    assert_eq!(*refusals.lock(), 7, "each is refused once at most");
     assert_eq!(limits.allowed(&key(25)), Some(5));
-    let told = told.lock().unwrap();
+    let told = told.lock();
     assert_eq!(*told, [11, 10, 9, 8, 7, 6, 5].map(|allowed| (25, allowed)));
 }
 
@@ -88,7 +88,7 @@ async fn it_rises_again_and_lets_those_who_wait_through() {
     assert_eq!(limits.allowed(&key(25)), Some(4));
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(limits.allowed(&key(25)), Some(5));
-    let mut changes = told.lock().unwrap().clone();
+    let mut changes = told.lock().clone();
     changes.dedup();
     assert_eq!(changes, [3, 4, 3, 4, 5].map(|allowed| (25, allowed)));
     // Nothing is remembered, and no task is left.
@@ -104,7 +104,7 @@ async fn the_only_connection_that_is_refused_says_something_else() {
     let _other_host = limits.try_take(&key(26), LIMIT, client(1)).unwrap();
     assert_eq!(only.refused(), AtGreeting::Alone);
     assert_eq!(limits.allowed(&key(25)), Some(LIMIT));
-    assert!(told.lock().unwrap().is_empty());
+    assert!(told.lock().is_empty());
     let all: Vec<_> = std::iter::from_fn(|| limits.try_take(&key(25), LIMIT, client(1))).collect();
     assert_eq!(all.len(), LIMIT, "its slot came back");
 }
@@ -150,7 +150,7 @@ async fn what_is_remembered_is_bounded_and_what_is_in_use_is_not_forgotten() {
         let host = SmartHost::new(Name::Name(format!("mx{number}")), 25);
         let key = HostKey { connector: "out".into(), host };
         drop(limits.try_take(&key, LIMIT, client(1)));
-        assert!(limits.hosts.lock().unwrap().len() <= REMEMBERED);
+        assert!(limits.hosts.lock().len() <= REMEMBERED);
     }
     assert!(limits.try_take(&key(1), 1, client(2)).is_none());
     assert_eq!(limits.allowed(&key(2)), Some(1));

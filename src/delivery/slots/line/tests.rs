@@ -162,7 +162,7 @@ fn a_slot_given_to_one_who_has_just_gone_goes_on() {
     let held = now(&slots, 1, 'A');
     for _ in 0..3 {
         let (sender, _) = oneshot::channel();
-        held.line.queue().wait(applicant('B'), sender);
+        held.line.queue.lock().wait(applicant('B'), sender);
     }
     let c = waits(&slots, 1, 'C');
     drop(held);

@@ -1,7 +1,7 @@
 //! A stream of changes (RFC 4533): first all entries into a new snapshot, then each change as it comes. It restarts
 //! from time to time, and on every new connection.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -99,7 +99,7 @@ impl Keeper {
     fn was_not_told(&self, doubted: &mut Vec<Doubted>) -> bool {
         doubted.retain(|doubted| self.snapshot.contradicts(&doubted.key, &doubted.live));
         let Some(silent) = doubted.iter().find(|doubted| doubted.is_old(self.kept.poll)) else { return false };
-        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut anew = self.anew.lock();
         if anew.is_some_and(|at| at.elapsed() < ANEW_EVERY) {
             return false;
         }
