@@ -1,10 +1,10 @@
 //! Time limits for operations that happen several times for each message, without using the runtime's timers each time.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::poll;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -15,8 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 /// It took longer.
 pub(crate) async fn within<T>(limit: Duration, writing: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut writing = pin!(writing);
-    let at_once = poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await;
-    match at_once {
+    match poll!(writing.as_mut()) {
         Poll::Ready(done) => Ok(done),
         Poll::Pending => timeout(limit, writing).await,
     }

@@ -1,51 +1,13 @@
 //! Runs several futures concurrently: a branch has up to a hundred recipients, and each may need a directory.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
+use futures_util::stream::{self, StreamExt as _};
 
 /// The most futures of one attempt that run concurrently.
 const AT_ONCE: usize = 10;
 
 /// The results in order; at most ten futures run concurrently.
 pub(crate) async fn concurrently<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
-    let mut answers = Vec::new();
-    let mut questions = questions.into_iter();
-    while questions.len() > 0 {
-        let some = questions.by_ref().take(AT_ONCE).map(Box::pin).map(Asked::Under).collect();
-        answers.extend(all(some).await);
-    }
-    answers
-}
-
-/// The results in order; all futures run concurrently.
-pub(super) async fn side_by_side<F: Future>(questions: Vec<F>) -> Vec<F::Output> {
-    all(questions.into_iter().map(Box::pin).map(Asked::Under).collect()).await.collect()
-}
-
-enum Asked<F: Future> {
-    Under(Pin<Box<F>>),
-    Answered(F::Output),
-}
-
-async fn all<F: Future>(mut asked: Vec<Asked<F>>) -> impl Iterator<Item = F::Output> {
-    poll_fn(|context| {
-        let mut under_way = false;
-        for question in &mut asked {
-            if let Asked::Under(future) = question {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(answer) => *question = Asked::Answered(answer),
-                    Poll::Pending => under_way = true,
-                }
-            }
-        }
-        if under_way { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    asked.into_iter().filter_map(|question| match question {
-        Asked::Answered(answer) => Some(answer),
-        Asked::Under(_) => None,
-    })
+    stream::iter(questions).buffered(AT_ONCE).collect().await
 }
 
 #[cfg(test)]

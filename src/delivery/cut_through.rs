@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{Outbound, Waits};
 use super::branch::{Branch, InFlight, Lag, Member, Message};
-use super::concurrently::side_by_side;
 use super::outcome::{Class, Outcome};
 use super::slots::{Applicant, Class as ClientClass, Client, Vouched};
 use super::unreachable::Unreachable;
@@ -134,7 +134,7 @@ impl Branches {
             let (from, members) = ((first.origin, first.sender), its().map(CutThroughRecipient::member).collect());
             asking.push(async move { (place, branch.ask(from, members, vouched).await.into_iter()) });
         }
-        let mut answers = side_by_side(asking).await;
+        let mut answers = join_all(asking).await;
         let answer = |place: &usize| {
             let its = answers.iter_mut().find(|(at, _)| at == place);
             its.and_then(|(_, answers)| answers.next()).unwrap_or_else(Outcome::undone)
@@ -251,7 +251,7 @@ impl Branches {
     /// Begins to send a message that is incomplete; [`feed`](Self::feed) sends the rest.
     pub(crate) async fn begin_stream(&mut self, message: &Message<'_>) {
         let lag = Lag::of(self.all.iter().filter(|branch| branch.sends()).count());
-        side_by_side(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag)).collect()).await;
+        join_all(self.all.iter_mut().map(|branch| branch.begin_stream(message, &lag))).await;
     }
 
     /// Sends the next piece of a message that is streamed.
@@ -260,7 +260,7 @@ impl Branches {
         if let [branch] = &mut self.all[..] {
             return branch.feed(piece, &lag).await;
         }
-        side_by_side(self.all.iter_mut().map(|branch| branch.feed(piece, &lag)).collect()).await;
+        join_all(self.all.iter_mut().map(|branch| branch.feed(piece, &lag))).await;
     }
 }
 

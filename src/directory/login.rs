@@ -2,7 +2,7 @@
 //!
 //! `session` calls it for AUTH. The caller decides which attempts may reach an account ([`MayBind`]).
 
-use std::pin::Pin;
+use futures_util::future::BoxFuture;
 
 use super::{AnyDirectory, Directories};
 
@@ -24,7 +24,7 @@ pub enum Login {
 pub trait MayBind: Sync {
     /// Whether it may be tried with this account (an LDAP name): many addresses may belong to one account. The caller
     /// waits no longer than a bind may take.
-    fn may_bind<'a>(&'a self, account: &'a str) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    fn may_bind<'a>(&'a self, account: &'a str) -> BoxFuture<'a, bool>;
 }
 
 /// One directory's answer.

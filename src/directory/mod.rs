@@ -73,7 +73,7 @@ enum AnyDirectory {
     CallAhead(Arc<CallAheadDirectory>),
 }
 
-pub type AnswerFuture<'a> = std::pin::Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+pub type AnswerFuture<'a> = futures_util::future::BoxFuture<'a, Answer>;
 
 pub trait Directory: Send + Sync {
     /// The answer if memory has it; `None`: call [`ask`](Self::ask).

@@ -3,13 +3,11 @@
 //!
 //! `directory` connects to the addresses of a server this way, `delivery` asks smart hosts about a recipient.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::Poll;
-
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) type Attempt<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+pub(crate) type Attempt<'a, T, E> = BoxFuture<'a, Result<T, E>>;
 
 /// The first success; the other attempts are dropped. The next attempt begins when one has failed, or has had its share
 /// of the time until `all_begun`; then both continue concurrently. If all fail, the last error; `None`: there were no
@@ -19,11 +17,11 @@ pub(crate) async fn first_to_succeed<T, E>(
     all_begun: Instant,
 ) -> Option<Result<T, E>> {
     let mut waiting = attempts.into_iter();
-    let (mut under_way, mut turn, mut failed) = (Vec::new(), Instant::now(), None);
+    let (mut under_way, mut turn, mut failed) = (FuturesUnordered::new(), Instant::now(), None);
     loop {
         tokio::select! {
             biased;
-            ended = any(&mut under_way), if !under_way.is_empty() => match ended {
+            Some(ended) = under_way.next() => match ended {
                 Ok(done) => return Some(Ok(done)),
                 Err(why) => {
                     failed = Some(Err(why));
@@ -38,20 +36,6 @@ pub(crate) async fn first_to_succeed<T, E>(
             else => return failed,
         }
     }
-}
-
-/// The result of the first to end, which is removed.
-async fn any<T, E>(under_way: &mut Vec<Attempt<'_, T, E>>) -> Result<T, E> {
-    poll_fn(|context| {
-        for at in 0..under_way.len() {
-            if let Poll::Ready(ended) = under_way[at].as_mut().poll(context) {
-                drop(under_way.swap_remove(at));
-                return Poll::Ready(ended);
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 #[cfg(test)]

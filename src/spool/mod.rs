@@ -13,7 +13,6 @@
 
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
-use std::pin::Pin;
 
 pub mod chain;
 pub mod checkpoint;
@@ -58,7 +57,7 @@ use condition::Condition;
 use entry::outline::Outlines;
 use entry::{Entry, Record};
 
-pub type Committed<'a> = Pin<Box<dyn Future<Output = Result<(), SpoolError>> + Send + 'a>>;
+pub type Committed<'a> = futures_util::future::BoxFuture<'a, Result<(), SpoolError>>;
 
 /// Why something could not be made durable. Nothing of it was accepted.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -41,7 +41,7 @@ impl Until {
     }
 }
 
-pub type Probing<'a> = std::pin::Pin<Box<dyn Future<Output = Heard> + Send + 'a>>;
+pub type Probing<'a> = futures_util::future::BoxFuture<'a, Heard>;
 
 /// Asks mail servers about addresses.
 pub trait Prober: Send + Sync {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
+use futures_util::poll;
 use parking_lot::Mutex;
 use tokio::task::unconstrained;
 
@@ -56,8 +57,7 @@ impl Taker {
     pub(super) async fn next<T>(&mut self, next: impl Future<Output = T>) -> T {
         // Only with `unconstrained` a message that is there is always returned at once.
         let mut next = pin!(unconstrained(next));
-        let first = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
-        let Poll::Ready(taken) = first else {
+        let Poll::Ready(taken) = poll!(next.as_mut()) else {
             self.catches_up();
             let taken = next.await;
             self.falls_behind();

@@ -1,10 +1,10 @@
 //! A password attempt in progress. It counts in the limits of [`guesses`](crate::guesses) until it is answered, waits
 //! for its turn there, and wakes those who wait for it when it ends, even if its session ends before.
 
-use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -125,7 +125,7 @@ impl<'a> UnderWay<'a> {
 }
 
 impl MayBind for UnderWay<'_> {
-    fn may_bind<'a>(&'a self, account: &'a str) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+    fn may_bind<'a>(&'a self, account: &'a str) -> BoxFuture<'a, bool> {
         Box::pin(self.reaches(account))
     }
 }
