@@ -1,13 +1,21 @@
 //! The client of the running server: one HTTP/1.1 request on each connection, with the token.
 
+use std::error::Error as _;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::api::Failed;
 use crate::admin::guard::Token;
@@ -26,7 +34,7 @@ pub(super) struct Client {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoAnswer {
     #[error("the server does not answer at {0} ({1}); is `fingerpost run` up with this configuration?")]
-    Unreachable(SocketAddr, std::io::Error),
+    Unreachable(SocketAddr, io::Error),
     /// An error response, with its text.
     #[error("{text}")]
     Refused { status: u16, text: String },
@@ -85,58 +93,54 @@ impl Client {
     }
 
     async fn exchanged(&self, patience: Duration, what: (&str, &str), sent: &str) -> Result<Vec<u8>, NoAnswer> {
-        let exchanged = tokio::time::timeout(patience, self.exchange(what, sent)).await;
-        let silent = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-        let response =
-            exchanged.map_err(silent).flatten().map_err(|error| NoAnswer::Unreachable(self.address, error))?;
-        let (status, body) = parse(&response)?;
-        if (200..300).contains(&status) {
-            return Ok(body.to_vec());
+        let silent = |_| NoAnswer::Unreachable(self.address, io::ErrorKind::TimedOut.into());
+        let (status, body) =
+            tokio::time::timeout(patience, self.exchange(what, sent)).await.map_err(silent).flatten()?;
+        if status.is_success() {
+            return Ok(body);
         }
-        let said = serde_json::from_slice::<Failed>(body).map(|failed| failed.error);
-        let text = said.unwrap_or_else(|_| format!("{}: {}", status, String::from_utf8_lossy(body).trim()));
-        Err(NoAnswer::Refused { status, text })
+        let said = serde_json::from_slice::<Failed>(&body).map(|failed| failed.error);
+        let text = said.unwrap_or_else(|_| format!("{}: {}", status.as_u16(), String::from_utf8_lossy(&body).trim()));
+        Err(NoAnswer::Refused { status: status.as_u16(), text })
     }
 
-    async fn exchange(&self, (method, path): (&str, &str), sent: &str) -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            self.address,
-            self.token.bearer(),
-            sent.len(),
-        );
-        stream.write_all(request.as_bytes()).await?;
-        stream.write_all(sent.as_bytes()).await?;
-        let mut response = Vec::new();
-        stream.read_to_end(&mut response).await?;
-        Ok(response)
+    async fn exchange(&self, (method, path): (&str, &str), sent: &str) -> Result<(StatusCode, Vec<u8>), NoAnswer> {
+        let unreachable = |error| NoAnswer::Unreachable(self.address, error);
+        let broken = |error: hyper::Error| match io_error(&error) {
+            Some(error) => unreachable(error),
+            None => anyhow!("the server's answer is not HTTP").into(),
+        };
+        let stream = TcpStream::connect(self.address).await.map_err(unreachable)?;
+        let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = Request::builder().method(method).uri(path).header(HOST, self.address.to_string());
+        let request = request.header(AUTHORIZATION, self.token.bearer()).header(CONNECTION, "close");
+        let request = request.body(sent.to_owned()).context("cannot be asked")?;
+        let response = requests.send_request(request).await.map_err(broken)?;
+        let (status, mut body, mut read) = (response.status(), response.into_body(), Vec::new());
+        let length = body.size_hint().exact();
+        while let Some(frame) = body.frame().await {
+            match (frame, length) {
+                (Ok(frame), _) => read.extend(frame.into_data().unwrap_or_default()),
+                (Err(error), Some(length)) if io_error(&error).is_none() => {
+                    return Err(anyhow!("the server's answer broke off after {} of {length} octets", read.len()).into());
+                }
+                (Err(error), _) => return Err(broken(error)),
+            }
+        }
+        Ok((status, read))
     }
+}
+
+/// What the system said, where it was the system.
+fn io_error(error: &hyper::Error) -> Option<io::Error> {
+    let code = error.source()?.downcast_ref::<io::Error>()?.raw_os_error()?;
+    Some(io::Error::from_raw_os_error(code))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, NoAnswer> {
     let read = serde_json::from_slice(body).context("the server's answer cannot be read; is it another version?");
     Ok(read?)
-}
-
-/// The status and the body of a complete response. Our server sends no chunked responses here.
-fn parse(response: &[u8]) -> anyhow::Result<(u16, &[u8])> {
-    let read = || {
-        let end = memchr::memmem::find(response, b"\r\n\r\n")?;
-        let head = std::str::from_utf8(response.get(..end)?).ok()?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|(_, length)| length.trim().parse::<usize>().ok());
-        Some((status, response.get(end + 4..)?, length))
-    };
-    let (status, body, length) = read().context("the server's answer is not HTTP")?;
-    match length {
-        Some(length) if length > body.len() => {
-            bail!("the server's answer broke off after {} of {length} octets", body.len())
-        }
-        Some(_) | None => Ok((status, body)),
-    }
 }
 
 /// A text encoded for a query (RFC 3986 2.1).
@@ -183,20 +187,46 @@ fn written(table: &toml::Table, section: &str, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
-    #[test]
-    fn responses_are_taken_apart() {
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}").unwrap(), (200, &b"{}"[..]));
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap(), (200, &b"{}"[..]));
-        assert_eq!(parse(b"HTTP/1.1 404 Not Found\r\n\r\n").unwrap(), (404, &b""[..]));
-        for (response, problem) in [
-            (&b"220 mail.example ESMTP\r\n"[..], "not HTTP"),
-            (b"", "not HTTP"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\":", "broke off after 5 of 9 octets"),
+    /// Answers one request with these octets and closes.
+    async fn answered(response: &'static [u8]) -> Result<Vec<u8>, NoAnswer> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let token = Token::load_or_make(&folder.path().join("token")).unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.read_u8().await.unwrap() != b'!' {}
+            stream.write_all(response).await.unwrap();
+        };
+        let client = Client { address, token };
+        tokio::join!(client.exchanged(PATIENCE, ("POST", "/api/x"), "text!"), server).0
+    }
+
+    #[tokio::test]
+    async fn responses_are_taken_apart() {
+        for (response, body) in [
+            (&b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}"[..], "{}"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "{}"),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
         ] {
-            let said = parse(response).unwrap_err().to_string();
-            assert!(said.contains(problem), "{said}");
+            assert_eq!(answered(response).await.unwrap(), body.as_bytes());
+        }
+        for (response, problem) in [
+            (&b"HTTP/1.1 404 Not Found\r\n\r\n nothing "[..], "404: nothing"),
+            (b"HTTP/1.1 422 Unprocessable\r\n\r\n{\"error\":\"no such thing\"}", "no such thing"),
+            (b"220 mail.example ESMTP\r\n", "the server's answer is not HTTP"),
+            (b"HTTP/1.1 200", "the server's answer is not HTTP"),
+            (b"", "the server's answer is not HTTP"),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\":",
+                "the server's answer broke off after 5 of 9 octets",
+            ),
+        ] {
+            assert_eq!(answered(response).await.unwrap_err().to_string(), problem);
         }
     }
 
