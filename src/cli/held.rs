@@ -76,7 +76,7 @@ pub(super) async fn expect(client: &Client, name: &str, what: &Announced, during
 
 /// A duration as in the configuration.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::duration(text)
+    crate::config::duration(text).map_err(|error| error.to_string())
 }
 
 /// The addresses in a file, one on each line: the first field if there are several, without heading and comments.

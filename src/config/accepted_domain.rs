@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use super::units::domain_name;
+use super::value_error::ValueError;
 use crate::routing::accepted_domain::{AcceptedDomain, DomainType};
 use crate::routing::table::{DomainPattern, DomainSet};
 
@@ -23,10 +24,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<AcceptedDomain> {
 }
 
 /// A domain, or `*.` and a domain.
-pub(crate) fn pattern(text: &str) -> Result<DomainPattern, String> {
+pub(crate) fn pattern(text: &str) -> Result<DomainPattern, ValueError> {
     match text.strip_prefix("*.") {
         Some(parent) => domain_name(parent).map(DomainPattern::Subdomains),
-        None if text.contains('*') => Err(format!("`{text}`: a `*` may only stand alone as the first label")),
+        None if text.contains('*') => Err(format!("`{text}`: a `*` may only stand alone as the first label").into()),
         None => domain_name(text).map(DomainPattern::Exact),
     }
 }

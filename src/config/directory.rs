@@ -9,6 +9,7 @@ use super::accepted_domain::set;
 use super::profile::{self, plus_addressing_of};
 use super::reader::{Reader, name, plain};
 use super::receive_connector::certificate;
+use super::value_error::ValueError;
 use super::{
     CacheConfig, CallAheadConfig, CertificateFiles, DirectoryConfig, DirectoryKind, FileDirectoryConfig, HoldChanges,
     LdapConfig, LdapMode, SnapshotConfig,
@@ -76,8 +77,7 @@ fn file(reader: &mut Reader<'_>) -> FileDirectoryConfig {
     if reader.has("path") && !matches!(extension, Some("toml" | "csv" | "txt")) {
         reader.problem("path", "expected a file whose name ends in .toml, .csv or .txt");
     }
-    let domain = |text: &str| Domain::parse(text).map_err(|error| error.to_string());
-    FileDirectoryConfig { path, default_domain: reader.optional("default_domain", domain) }
+    FileDirectoryConfig { path, default_domain: reader.optional("default_domain", Domain::parse) }
 }
 
 /// The server in its send connector is found when all tables have been read (`check::call_ahead`).
@@ -148,8 +148,8 @@ fn apart(reader: &mut Reader<'_>, bases: &[String]) {
 }
 
 /// `ldap://HOST[:PORT]` or `ldaps://HOST[:PORT]`; the result has a port.
-fn url(text: &str) -> Result<String, String> {
-    let form = || format!("`{text}` is not ldap://HOST, ldaps://HOST or either with :PORT");
+fn url(text: &str) -> Result<String, ValueError> {
+    let form = || -> ValueError { format!("`{text}` is not ldap://HOST, ldaps://HOST or either with :PORT").into() };
     let (scheme, default, rest) = match text.split_once("://") {
         Some(("ldap", rest)) => ("ldap", 389, rest),
         Some(("ldaps", rest)) => ("ldaps", 636, rest),
@@ -189,12 +189,12 @@ fn tls(reader: &mut Reader<'_>, urls: &[String]) -> Tls {
 }
 
 /// `"none"`, or an address.
-fn probe(text: &str) -> Result<Option<Address>, String> {
+fn probe(text: &str) -> Result<Option<Address>, ValueError> {
     if text == "none" {
         return Ok(None);
     }
     let advice = "name an address that must be found, or \"none\"";
-    Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}"))
+    Address::parse(text).map(Some).map_err(|error| format!("`{text}` is not an address: {error}; {advice}").into())
 }
 
 fn timeout(reader: &mut Reader<'_>, usual: Duration) -> Duration {

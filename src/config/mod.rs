@@ -16,6 +16,7 @@ mod used;
 mod source;
 mod parts;
 mod units;
+mod value_error;
 pub mod schema;
 mod profile;
 mod reader;
@@ -157,7 +158,7 @@ pub enum LoopMode {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub fn duration(text: &str) -> Result<std::time::Duration, value_error::ValueError> {
     units::duration(text)
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::reader::Reader;
+use super::value_error::ValueError;
 use super::{CustomProfile, LdapConfig, Profile};
 use crate::routing::table::PlusAddressing;
 
@@ -83,32 +84,34 @@ fn custom(reader: &mut Reader<'_>) -> CustomProfile {
 }
 
 /// The name of an attribute or object class, in lower case (RFC 4512 1.4: `keystring`).
-fn attribute(text: &str) -> Result<String, String> {
+fn attribute(text: &str) -> Result<String, ValueError> {
     let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(format!("`{text}` is not the name of an attribute or class; it has letters, digits and -, a letter first"))
+    Err(format!("`{text}` is not the name of an attribute or class; it has letters, digits and -, a letter first")
+        .into())
 }
 
 /// The prefix of a value before the address: `smtp:`.
-fn prefix(text: &str) -> Result<String, String> {
+fn prefix(text: &str) -> Result<String, ValueError> {
     let kind = text.strip_suffix(':').unwrap_or_default();
     if !kind.is_empty() && kind.chars().all(|c| c.is_ascii_alphanumeric()) {
         return Ok(text.to_owned());
     }
-    Err(format!("`{text}` is no prefix of addresses; it has letters and digits and ends with a colon, such as smtp:"))
+    Err(format!("`{text}` is no prefix of addresses; it has letters and digits and ends with a colon, such as smtp:")
+        .into())
 }
 
 /// A complete filter, which can be combined with another.
-fn filter(text: &str) -> Result<String, String> {
+fn filter(text: &str) -> Result<String, ValueError> {
     let text = text.trim();
     // The parser also accepts a filter without parentheses.
     let whole = text.starts_with('(') && text.ends_with(')') && ldap3::parse_filter(text).is_ok();
     if whole {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is not an LDAP filter such as (objectClass=person)"))
+        Err(format!("`{text}` is not an LDAP filter such as (objectClass=person)").into())
     }
 }
 

@@ -4,6 +4,7 @@
 //! as if it were absent, so that the rest can be checked as well; a configuration with a fault is never used.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::schema::{self, When};
 use super::source::{Places, Problems};
 use super::units;
+use super::value_error::ValueError;
 
 /// A path that begins so is in systemd's folder of credentials.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
@@ -114,9 +116,9 @@ impl<'r> Reader<'r> {
     }
 
     /// A text, parsed by `parse`.
-    pub(super) fn text<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn text<T, E: Display>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         match self.value(key)? {
-            DeValue::String(text) => parse(text).map_err(|message| self.problem(key, &message)).ok(),
+            DeValue::String(text) => parse(text).map_err(|error| self.problem(key, &error.to_string())).ok(),
             other => {
                 self.wrong_type(key, "a text in quotes", other);
                 None
@@ -132,7 +134,7 @@ impl<'r> Reader<'r> {
     }
 
     /// Like [`Reader::text`]; an empty text counts as absent.
-    pub(super) fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn optional<T, E: Display>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         self.text(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
     }
 
@@ -220,13 +222,13 @@ impl<'r> Reader<'r> {
 
     pub(super) fn size(&mut self, key: &str) -> Option<u64> {
         let parse = |text: &str| match units::size(text)? {
-            0 => Err("must be above zero".to_owned()),
+            0 => Err("must be above zero".into()),
             bytes => Ok(bytes),
         };
         self.unit(key, "a size in quotes, such as \"35MiB\"", parse)
     }
 
-    fn unit<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn unit<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&str) -> Result<T, ValueError>) -> Option<T> {
         match self.value(key)? {
             DeValue::String(_) => self.text(key, parse),
             DeValue::Integer(_) | DeValue::Float(_) => {
@@ -241,7 +243,7 @@ impl<'r> Reader<'r> {
     }
 
     /// A list of texts; each fault is reported at its own line.
-    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+    pub(super) fn list<T, E: Display>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
         let value = self.value(key)?;
         let DeValue::Array(array) = value else {
             self.wrong_type(key, "a list of texts such as [\"a\", \"b\"]", value);
@@ -253,7 +255,7 @@ impl<'r> Reader<'r> {
             match element.get_ref() {
                 DeValue::String(text) => match parse(text) {
                     Ok(item) => items.push(item),
-                    Err(message) => self.problem(&key, &message),
+                    Err(error) => self.problem(&key, &error.to_string()),
                 },
                 other => self.wrong_type(&key, "a text in quotes", other),
             }
@@ -325,7 +327,7 @@ impl<'r> Reader<'r> {
     pub(super) fn text_with_path<T>(
         &mut self,
         key: &str,
-        parse: impl Fn(&str, &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<T, String>,
+        parse: impl Fn(&str, &dyn Fn(&str) -> Result<PathBuf, ValueError>) -> Result<T, ValueError>,
     ) -> Option<T> {
         let (folder, credentials) = (self.places.source().folder(), self.context.credentials.clone());
         self.text(key, |text| parse(text, &|text| path(text, folder, credentials.as_deref())))
@@ -335,13 +337,13 @@ impl<'r> Reader<'r> {
     pub(super) fn paths_below(&mut self, key: &str, folder: &Path) -> Option<Vec<PathBuf>> {
         let credentials = self.context.credentials.clone();
         self.list(key, |text| match text {
-            "" => Err("an empty path".to_owned()),
+            "" => Err("an empty path".into()),
             text => path(text, folder, credentials.as_deref()),
         })
     }
 }
 
-fn path(text: &str, folder: &Path, credentials: Option<&Path>) -> Result<PathBuf, String> {
+fn path(text: &str, folder: &Path, credentials: Option<&Path>) -> Result<PathBuf, ValueError> {
     match (text.strip_prefix(CREDENTIALS), credentials) {
         (None, _) => Ok(folder.join(text)),
         (Some(name), Some(credentials)) => Ok(credentials.join(name)),
@@ -355,17 +357,17 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 }
 
 /// A text without control characters.
-pub(super) fn plain(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn plain(text: &str) -> Result<Arc<str>, ValueError> {
     if text.chars().any(char::is_control) { Err("has a control character".into()) } else { Ok(text.into()) }
 }
 
 /// A name that can be part of stamps, metrics and commands.
-pub(super) fn name(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn name(text: &str) -> Result<Arc<str>, ValueError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if (1..=64).contains(&text.len()) && text.chars().all(known) {
         return Ok(text.into());
     }
-    Err(format!("`{text}` is not a name; a name has 1 to 64 letters, digits and -_."))
+    Err(format!("`{text}` is not a name; a name has 1 to 64 letters, digits and -_.").into())
 }
 
 #[cfg(test)]
@@ -378,7 +380,7 @@ mod tests {
         assert_eq!(path("a/b", folder, None), Ok("/etc/fp/a/b".into()));
         assert_eq!(path("/a/b", folder, None), Ok("/a/b".into()));
         assert_eq!(path("$CREDENTIALS_DIRECTORY/ad", folder, credentials), Ok("/run/credentials/fp/ad".into()));
-        assert!(path("$CREDENTIALS_DIRECTORY/ad", folder, None).unwrap_err().contains("LoadCredential"));
+        assert!(path("$CREDENTIALS_DIRECTORY/ad", folder, None).unwrap_err().to_string().contains("LoadCredential"));
     }
 
     #[test]

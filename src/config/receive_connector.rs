@@ -1,11 +1,13 @@
 //! `[[receive_connector]]`.
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use super::network::Network;
 use super::reader::{Reader, name, plain};
 use super::server::socket_address;
+use super::value_error::ValueError;
 use super::{Auth, CertificateFiles, Limits, MOST_UNKNOWN, OfferDsn, ReceiveConnector, ReceiveTls, ReceiveTlsMode};
 use crate::message::tenant::Tenant;
 use crate::smtp::envelope::Relay;
@@ -20,8 +22,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
     reader.require("name", "every connector has a name");
     let relay = &[("accepted-domains", Relay::AcceptedDomains), ("anywhere", Relay::Anywhere)];
     let offers = [("organizations", OfferDsn::Organizations), ("offer", OfferDsn::Everybody)];
-    let network = |text: &str| text.parse::<Network>().map_err(|error| error.to_string());
-    let networks = reader.list("remote_networks", network);
+    let networks = reader.list("remote_networks", Network::from_str);
     reader.require_some("remote_networks", "nobody could use this connector");
     let bind = reader.list("bind", socket_address);
     reader.require_some("bind", "name at least one ADDRESS:PORT to listen on");
@@ -33,7 +34,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         resolves_first: reader.flag("resolves_first").unwrap_or(false),
         relay: reader.choice("relay", relay).unwrap_or(Relay::AcceptedDomains),
         tls: tls(&mut reader.inner("receive_connector.tls")),
-        trusted_proxies: reader.list("trusted_proxies", network).unwrap_or_default(),
+        trusted_proxies: reader.list("trusted_proxies", Network::from_str).unwrap_or_default(),
         client_names: reader.list("client_names", ClientName::parse).unwrap_or_default(),
         tenant: reader.optional("tenant", Tenant::parse),
         auth: reader.text_with_path("auth", auth).unwrap_or(Auth::None),
@@ -111,12 +112,12 @@ fn exchange_headers() -> Vec<String> {
 }
 
 /// A field name (RFC 5322 3.6.8), or a prefix of field names and a `*`.
-fn header_pattern(text: &str) -> Result<String, String> {
+fn header_pattern(text: &str) -> Result<String, ValueError> {
     let start = text.strip_suffix('*').unwrap_or(text);
     if !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':' && byte != b'*') {
         return Ok(text.to_owned());
     }
-    Err(format!("`{text}` is neither a header field's name nor the beginning of one and a `*`"))
+    Err(format!("`{text}` is neither a header field's name nor the beginning of one and a `*`").into())
 }
 
 fn tls(reader: &mut Reader<'_>) -> ReceiveTls {
@@ -156,11 +157,11 @@ pub(super) fn certificate(reader: &mut Reader<'_>) -> Option<CertificateFiles> {
 }
 
 /// `none`, `directory` or `users:FILE`.
-fn auth(text: &str, path: &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<Auth, String> {
+fn auth(text: &str, path: &dyn Fn(&str) -> Result<PathBuf, ValueError>) -> Result<Auth, ValueError> {
     match (text, text.strip_prefix("users:")) {
         ("none", _) => Ok(Auth::None),
         ("directory", _) => Ok(Auth::Directory),
         (_, Some(file)) if !file.is_empty() => path(file).map(Auth::Users),
-        _ => Err(format!("expected \"none\" or \"directory\" or \"users:FILE\", found \"{text}\"")),
+        _ => Err(format!("expected \"none\" or \"directory\" or \"users:FILE\", found \"{text}\"").into()),
     }
 }

@@ -9,6 +9,7 @@ use super::reader::{Reader, name, plain};
 use super::receive_connector::{certificate, segment_size};
 use super::smart_host::smart_host;
 use super::units::domain_name;
+use super::value_error::ValueError;
 use super::{
     BareLf, ClientAddress, CutThrough, Delivery, EightBit, Host, Mechanism, Protocol, RECIPIENT_MX, Retry, Select,
     SendAuth, SendConnector, SendTls, SendTlsMode, SmtpOut, Speaks, TlsVersion, WhenUnreachable,
@@ -69,10 +70,10 @@ pub(super) fn recipient_mx() -> SendConnector {
     }
 }
 
-fn own_name(text: &str) -> Result<Arc<str>, String> {
+fn own_name(text: &str) -> Result<Arc<str>, ValueError> {
     match text {
         RECIPIENT_MX => {
-            Err(format!("`{RECIPIENT_MX}` is the connector that every configuration has; use another name"))
+            Err(format!("`{RECIPIENT_MX}` is the connector that every configuration has; use another name").into())
         }
         text => name(text),
     }
@@ -166,9 +167,9 @@ fn server(reader: &mut Reader<'_>, speaks: Speaks) -> SmtpOut {
     }
 }
 
-fn dns_server(text: &str) -> Result<SocketAddr, String> {
+fn dns_server(text: &str) -> Result<SocketAddr, ValueError> {
     let with_port = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-    text.parse().or_else(|_| with_port()).map_err(|_| format!("`{text}` is not an IP address or ADDRESS:PORT"))
+    text.parse().or_else(|_| with_port()).map_err(|_| format!("`{text}` is not an IP address or ADDRESS:PORT").into())
 }
 
 fn address_space(reader: &mut Reader<'_>) -> Option<AddressSpace> {
@@ -177,7 +178,7 @@ fn address_space(reader: &mut Reader<'_>) -> Option<AddressSpace> {
     let cost = reader.number("cost", 0).unwrap_or(10);
     let domain = reader.text("domain", |text| match text {
         "*" => Ok(None),
-        text if text.contains('*') => Err(format!("`{text}`: write the domain, and subdomains = true")),
+        text if text.contains('*') => Err(format!("`{text}`: write the domain, and subdomains = true").into()),
         text => domain_name(text).map(Some),
     })?;
     Some(AddressSpace { domain, subdomains, cost })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::reader::{Reader, name};
 use super::units::domain_name;
+use super::value_error::ValueError;
 use super::{Admin, AllowPrivate, LoopDetection, LoopMode, Reports, Server, Trace};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
@@ -79,7 +80,7 @@ fn stand_in_domain() -> Domain {
 }
 
 /// Wildcards are allowed in the file's name only, so that one folder has to be watched.
-fn pattern(text: &str) -> Result<String, String> {
+fn pattern(text: &str) -> Result<String, ValueError> {
     let folder = text.rsplit_once('/').map_or("", |(folder, _)| folder);
     if text.is_empty() || text.ends_with('/') {
         return Err("expected files such as \"domains.d/*.toml\"".into());
@@ -94,10 +95,10 @@ fn pattern(text: &str) -> Result<String, String> {
 pub(super) fn admin(reader: &mut Reader<'_>, state_dir: &Path) -> Admin {
     let bind = reader.text("bind", |text| match socket_address(text)? {
         // Every request carries the token, and the API speaks plain HTTP.
-        address if !address.ip().is_loopback() => Err(format!(
+        address if !address.ip().is_loopback() => Err(ValueError::Other(format!(
             "`{text}` is not a loopback address, and the token would cross the network in clear text; \
              bind to 127.0.0.1 and use a tunnel or a TLS proxy on this host"
-        )),
+        ))),
         address => Ok(address),
     });
     Admin {
@@ -108,8 +109,8 @@ pub(super) fn admin(reader: &mut Reader<'_>, state_dir: &Path) -> Admin {
 }
 
 /// An address and a port to listen on.
-pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not ADDRESS:PORT, such as 127.0.0.1:25 or [::1]:25"))
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| format!("`{text}` is not ADDRESS:PORT, such as 127.0.0.1:25 or [::1]:25").into())
 }
 
 /// `[reports]`.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::units::domain_name;
+use super::value_error::ValueError;
 use super::{Host, SmartHost, Speaks};
 
 const SMTP_PORT: u16 = 25;
@@ -13,7 +14,7 @@ const SOCKET: &str = "unix:";
 ///
 /// # Errors
 /// What is wrong with it, and what was expected.
-pub(super) fn smart_host(text: &str, speaks: Speaks, folder: &Path) -> Result<SmartHost, String> {
+pub(super) fn smart_host(text: &str, speaks: Speaks, folder: &Path) -> Result<SmartHost, ValueError> {
     match (text.strip_prefix(SOCKET), speaks) {
         (Some(_), Speaks::Smtp) => return Err("unix: is for protocol = \"lmtp\"; write NAME or [ADDRESS]".into()),
         (Some(""), Speaks::Lmtp) => return Err("unix: and no path; write unix:PATH".into()),
@@ -22,19 +23,22 @@ pub(super) fn smart_host(text: &str, speaks: Speaks, folder: &Path) -> Result<Sm
     }
     let (host, port) = host(text, speaks)?;
     match (port, speaks) {
-        (Some(SMTP_PORT), Speaks::Lmtp) => Err(format!("`{text}`: LMTP never uses port 25, which is SMTP's")), // RFC 2033 5
-        (None, Speaks::Lmtp) => Err(format!("`{text}`: LMTP has no default port; write :PORT, such as :24")),
+        (Some(SMTP_PORT), Speaks::Lmtp) => Err(format!("`{text}`: LMTP never uses port 25, which is SMTP's").into()), // RFC 2033 5
+        (None, Speaks::Lmtp) => Err(format!("`{text}`: LMTP has no default port; write :PORT, such as :24").into()),
         (port, _) => Ok(SmartHost::new(host, port.unwrap_or(SMTP_PORT))),
     }
 }
 
-fn host(text: &str, speaks: Speaks) -> Result<(Host, Option<u16>), String> {
-    let form = || match speaks {
-        Speaks::Smtp => format!("`{text}` is not a smart host; write NAME or [ADDRESS], with :PORT where it is not 25"),
-        Speaks::Lmtp => format!("`{text}` is not a smart host; write NAME:PORT, [ADDRESS]:PORT or unix:PATH"),
+fn host(text: &str, speaks: Speaks) -> Result<(Host, Option<u16>), ValueError> {
+    let form = || -> ValueError {
+        let form = match speaks {
+            Speaks::Smtp => "NAME or [ADDRESS], with :PORT where it is not 25",
+            Speaks::Lmtp => "NAME:PORT, [ADDRESS]:PORT or unix:PATH",
+        };
+        format!("`{text}` is not a smart host; write {form}").into()
     };
     if !text.starts_with('[') && (text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()) {
-        return Err(format!("`{text}`: an address stands in brackets, such as [10.0.0.5] or [10.0.0.5]:2525"));
+        return Err(format!("`{text}`: an address stands in brackets, such as [10.0.0.5] or [10.0.0.5]:2525").into());
     }
     let port = |rest: &str| match rest.strip_prefix(':') {
         Some(port) => port.parse().ok().filter(|port| *port != 0).map(Some).ok_or_else(form),
@@ -55,7 +59,7 @@ fn host(text: &str, speaks: Speaks) -> Result<(Host, Option<u16>), String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str, speaks: Speaks) -> Result<SmartHost, String> {
+    fn read(text: &str, speaks: Speaks) -> Result<SmartHost, ValueError> {
         smart_host(text, speaks, Path::new("/etc/fp"))
     }
 

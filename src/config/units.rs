@@ -2,26 +2,29 @@
 
 use std::time::Duration;
 
+use super::value_error::ValueError;
 use crate::smtp::domain::Domain;
 
 const SIZES: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 const DURATIONS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Parses a size in bytes.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, ValueError> {
     let unit = "a size has one of the units B, KiB, MiB, GiB, TiB, such as \"35MiB\"";
-    scaled(text, SIZES).ok_or_else(|| format!("`{text}` is not a size; {unit}"))
+    scaled(text, SIZES).ok_or_else(|| format!("`{text}` is not a size; {unit}").into())
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     let unit = "a duration has one of the units ms, s, m, h, d, such as \"30s\"";
-    scaled(text, DURATIONS).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is not a duration; {unit}"))
+    scaled(text, DURATIONS)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is not a duration; {unit}").into())
 }
 
 /// Parses a domain name; address literals are refused.
-pub(super) fn domain_name(text: &str) -> Result<Domain, String> {
-    let domain = Domain::parse(text).map_err(|error| error.to_string())?;
-    if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name")) } else { Ok(domain) }
+pub(super) fn domain_name(text: &str) -> Result<Domain, ValueError> {
+    let domain = Domain::parse(text)?;
+    if domain.as_ip().is_some() { Err(format!("`{text}` is an address, not a domain name").into()) } else { Ok(domain) }
 }
 
 /// A whole number times its unit.

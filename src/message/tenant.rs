@@ -12,22 +12,26 @@ const FIELD: &str = "X-MS-Exchange-CrossTenant-Id";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant(String);
 
+/// A text that is no tenant's id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a tenant's id, such as 11111111-2222-3333-4444-555555555555: see Overview in the Entra admin center"
+)]
+pub struct NoTenant(String);
+
 impl Tenant {
     /// Parses an id.
     ///
     /// # Errors
-    /// What is wrong with it, for the operator.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Self, NoTenant> {
         let parts: Vec<&str> = text.split('-').collect();
         let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
         let hex = parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        if lengths != [8, 4, 4, 4, 12] || !hex {
-            let example = "11111111-2222-3333-4444-555555555555";
-            return Err(format!(
-                "`{text}` is not a tenant's id, such as {example}: see Overview in the Entra admin center"
-            ));
+        match lengths == [8, 4, 4, 4, 12] && hex {
+            true => Ok(Self(text.to_ascii_lowercase())),
+            false => Err(NoTenant(text.to_owned())),
         }
-        Ok(Self(text.to_ascii_lowercase()))
     }
 
     /// Whether the header section proves this tenant: the field is there exactly once, and its value is this id.

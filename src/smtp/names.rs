@@ -5,26 +5,39 @@
 
 use x509_parser::extensions::GeneralName;
 
-use crate::smtp::domain::Domain;
+use crate::smtp::domain::{Domain, DomainError};
 
 /// A name that a client's certificate must have: `mx.contoso.com`, or `*.contoso.com` for any one label before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName(String);
+
+/// Why a text is no [`ClientName`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientNameError {
+    /// What stands there, or behind the wildcard, is no domain.
+    #[error("`{0}` is not a name in certificates: {1}")]
+    Domain(String, DomainError),
+    /// An address.
+    #[error("`{0}` is not a name in certificates: it is an address")]
+    Address(String),
+    /// A wildcard for a whole top-level domain.
+    #[error("`{0}` is not a name in certificates: everybody's names end so; write at least *.NAME.TLD")]
+    TooWide(String),
+}
 
 impl ClientName {
     /// Parses a name; IDN in either form.
     ///
     /// # Errors
     /// What is wrong with it, for the operator.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, ClientNameError> {
         let (wildcard, rest) = text.strip_prefix("*.").map_or(("", text), |rest| ("*.", rest));
-        let form = |why: String| format!("`{text}` is not a name in certificates: {why}");
-        let domain = Domain::parse(rest).map_err(|error| form(error.to_string()))?;
+        let domain = Domain::parse(rest).map_err(|error| ClientNameError::Domain(text.to_owned(), error))?;
         if domain.as_ip().is_some() {
-            return Err(form("it is an address".to_owned()));
+            return Err(ClientNameError::Address(text.to_owned()));
         }
         if !wildcard.is_empty() && !domain.as_str().contains('.') {
-            return Err(form("everybody's names end so; write at least *.NAME.TLD".to_owned()));
+            return Err(ClientNameError::TooWide(text.to_owned()));
         }
         Ok(Self(format!("{wildcard}{}", domain.as_str().to_ascii_lowercase())))
     }
