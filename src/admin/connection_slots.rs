@@ -44,7 +44,12 @@ enum Kind {
 
 /// The slots of a server.
 #[derive(Clone)]
-pub(super) struct ConnectionSlots(Arc<(Limits, Mutex<Table>)>);
+pub(super) struct ConnectionSlots(Arc<Slots>);
+
+struct Slots {
+    limits: Limits,
+    table: Mutex<Table>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -71,18 +76,18 @@ pub(super) struct ConnectionPermit {
 impl ConnectionSlots {
     /// All free.
     pub(super) fn new(limits: Limits) -> Self {
-        Self(Arc::new((limits, Mutex::default())))
+        Self(Arc::new(Slots { limits, table: Mutex::default() }))
     }
 
     /// Makes room for a new connection; if all slots are taken, a waiting connection is closed. `false`: there is none,
     /// because all have sent a request and will be answered soon.
     pub(super) fn make_room(&self) -> bool {
-        self.0.1.lock().make_room(Kind::Waiting, self.0.0.waiting)
+        self.0.table.lock().make_room(Kind::Waiting, self.0.limits.waiting)
     }
 
     /// A slot for a new connection.
     pub(super) fn enter(&self, client: IpAddr, incoming: Arc<Incoming>) -> ConnectionPermit {
-        let mut table = self.0.1.lock();
+        let mut table = self.0.table.lock();
         let (id, cut) = (table.next(), CancellationToken::new());
         let held = Held { kind: Kind::Waiting, since: id, cut: cut.clone(), client, incoming };
         table.connections.insert(id, held);
@@ -91,12 +96,12 @@ impl ConnectionSlots {
 
     /// Closes a waiting connection, because its descriptor is needed.
     pub(super) fn cut_one(&self) {
-        self.0.1.lock().cut_one(Kind::Waiting);
+        self.0.table.lock().cut_one(Kind::Waiting);
     }
 
     /// Closes all connections without a request.
     pub(super) fn cut_waiting(&self) {
-        let mut table = self.0.1.lock();
+        let mut table = self.0.table.lock();
         table.connections.retain(|_, held| {
             let stays = held.kind != Kind::Waiting;
             if !stays {
@@ -161,7 +166,7 @@ impl ConnectionPermit {
 
     /// A long response is to be made; returns whether that is allowed now.
     pub(super) fn work(&self) -> bool {
-        let may = self.places.0.1.lock().count(Kind::Working) < self.places.0.0.working;
+        let may = self.places.0.table.lock().count(Kind::Working) < self.places.0.limits.working;
         if may {
             self.turn_to(Kind::Working, usize::MAX);
         }
@@ -170,16 +175,16 @@ impl ConnectionPermit {
 
     /// A long response was made, and the client reads it.
     pub(super) fn read(&self) {
-        self.turn_to(Kind::Reading, self.places.0.0.reading);
+        self.turn_to(Kind::Reading, self.places.0.limits.reading);
     }
 
     /// A short response was made, which counts as read.
     pub(super) fn wait(&self) {
-        self.turn_to(Kind::Waiting, self.places.0.0.waiting);
+        self.turn_to(Kind::Waiting, self.places.0.limits.waiting);
     }
 
     fn turn_to(&self, kind: Kind, limit: usize) {
-        let mut table = self.places.0.1.lock();
+        let mut table = self.places.0.table.lock();
         let Some(held) = table.connections.remove(&self.id) else { return }; // it was cut
         table.make_room(kind, limit); // where all have asked there are more for a moment
         held.incoming.answered();
@@ -190,7 +195,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.0.1.lock().connections.remove(&self.id);
+        self.places.0.table.lock().connections.remove(&self.id);
     }
 }
 
@@ -246,13 +251,13 @@ mod tests {
         all.push(enter().await);
         assert_eq!(cut(&all), [true, true, false, true, false, false], "who reads is not asked to go by who waits");
         all.remove(4);
-        assert_eq!(places.0.1.lock().count(Kind::Waiting), 1, "a place that is left is free");
+        assert_eq!(places.0.table.lock().count(Kind::Waiting), 1, "a place that is left is free");
         all.push(enter().await);
         places.cut_one();
         assert_eq!(cut(&all), [true, true, false, true, true, false]);
         places.cut_waiting();
         assert_eq!(cut(&all), [true, true, false, true, true, true]);
-        assert_eq!(places.0.1.lock().connections.len(), 1);
+        assert_eq!(places.0.table.lock().connections.len(), 1);
     }
 
     #[tokio::test]
@@ -287,6 +292,6 @@ mod tests {
         let place = enters(&places, FIRST, "").await;
         places.cut_one();
         assert!(place.cut.is_cancelled());
-        assert!(!places.0.1.lock().cut_one(Kind::Waiting));
+        assert!(!places.0.table.lock().cut_one(Kind::Waiting));
     }
 }

@@ -14,7 +14,7 @@ use super::closed::{By, Closed};
 use super::compaction::Task;
 use super::condition::{Condition, Takes};
 use super::draft::{BlobDraft, Draft};
-use super::index::{ContentPlace, Over, Sizes};
+use super::index::{ContentPlace, Finished, Sizes};
 use super::job::{Batch, Collected, Job, Moved, What, collect};
 use super::layout::{Layout, alert};
 use super::reserve::Reserve;
@@ -246,7 +246,7 @@ impl Committer {
         if let Log::Open(segment) = &self.log {
             state.index.segments.grow(segment.number, length);
         }
-        over.iter().for_each(|Over(id, _)| {
+        over.iter().for_each(|Finished { id, .. }| {
             state.fresh.take(*id);
             state.damaged.remove(id);
         });
@@ -254,7 +254,7 @@ impl Committer {
         for answer in answers {
             let _ = answer.send(Ok(()));
         }
-        for Over(id, place) in over {
+        for Finished { id, content: place } in over {
             if let ContentPlace::File { folder, .. } = place {
                 self.parts.large.remove(folder, id);
             }

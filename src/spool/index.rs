@@ -97,7 +97,10 @@ pub struct Spot {
 
 /// A finished message, and where its content was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over(pub QueueId, pub ContentPlace);
+pub struct Finished {
+    pub id: QueueId,
+    pub content: ContentPlace,
+}
 
 impl Index {
     #[must_use]
@@ -141,7 +144,7 @@ impl Index {
     }
 
     /// Applies a record. Returns the messages that it finished.
-    pub fn apply(&mut self, logged: &Logged<'_>, spot: Spot) -> Vec<Over> {
+    pub fn apply(&mut self, logged: &Logged<'_>, spot: Spot) -> Vec<Finished> {
         let mut over = Vec::new();
         let mut content = spot.contents;
         let statements = u32::try_from(logged.accepted.len()).unwrap_or(u32::MAX).max(1);
@@ -164,17 +167,17 @@ impl Index {
     }
 
     /// Applies a message's state, new or moved.
-    fn state(&mut self, id: QueueId, kept: IndexEntry) -> Option<Over> {
+    fn state(&mut self, id: QueueId, kept: IndexEntry) -> Option<Finished> {
         self.remove(id);
         if kept.open.is_empty() {
-            return Some(Over(id, kept.content));
+            return Some(Finished { id, content: kept.content });
         }
         self.segments.add(kept.at.segment, kept.bytes);
         self.messages.insert(id, kept);
         None
     }
 
-    fn change(&mut self, change: &Change, spot: Spot) -> Option<Over> {
+    fn change(&mut self, change: &Change, spot: Spot) -> Option<Finished> {
         let kept = self.messages.get_mut(&change.id)?;
         if !kept.open.has(change.recipient) {
             return None;
@@ -193,7 +196,7 @@ impl Index {
             return None;
         }
         self.remove(change.id);
-        Some(Over(change.id, content))
+        Some(Finished { id: change.id, content })
     }
 
     pub fn remove(&mut self, id: QueueId) {

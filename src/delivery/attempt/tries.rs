@@ -10,28 +10,31 @@ use super::{Outbound, WayOut};
 
 /// Counts by connector, plus a random number, so that a count from before a restart is not equal to a new one.
 #[derive(Debug)]
-pub(super) struct Tries(Mutex<HashMap<Arc<str>, u32>>, u32);
+pub(super) struct Tries {
+    of: Mutex<HashMap<Arc<str>, u32>>,
+    base: u32,
+}
 
 impl Default for Tries {
     fn default() -> Self {
         let mut base = [0; 4];
         let _ = aws_lc_rs::rand::fill(&mut base); // without it two runs count alike
-        Self(Mutex::default(), u32::from_le_bytes(base))
+        Self { of: Mutex::default(), base: u32::from_le_bytes(base) }
     }
 }
 
 impl Tries {
     fn one_more(&self, connector: &Arc<str>) {
-        let mut tries = self.0.lock();
+        let mut tries = self.of.lock();
         if let Some(number) = tries.get_mut(connector) {
             *number = number.wrapping_add(1).max(1);
             return;
         }
-        tries.insert(connector.clone(), self.1.max(1));
+        tries.insert(connector.clone(), self.base.max(1));
     }
 
     fn of(&self, connector: &str) -> u32 {
-        self.0.lock().get(connector).copied().unwrap_or_default()
+        self.of.lock().get(connector).copied().unwrap_or_default()
     }
 }
 

@@ -52,7 +52,7 @@ fn what_is_over_stays_over() {
     }
     assert_eq!(index.apply(&changed(1, 7, done()), spot(1, 300)), [], "there is no such recipient");
     let place = after_one.content;
-    assert_eq!(index.apply(&changed(1, 1, done()), spot(1, 400)), [Over(QueueId(1), place)]);
+    assert_eq!(index.apply(&changed(1, 1, done()), spot(1, 400)), [Finished { id: QueueId(1), content: place }]);
     for late in [done(), RecipientState::due(UnixTime(1))] {
         assert_eq!(index.apply(&changed(1, 1, late), spot(1, 500)), []);
         assert!(index.get(QueueId(1)).is_none());

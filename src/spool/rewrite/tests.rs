@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::entry::{Entry, HeldFor, Outcome};
-use super::super::index::{Over, Spot};
+use super::super::index::{Finished, Spot};
 use super::super::record::{Frames, Statement};
 use super::super::sample::entry;
 use super::*;
@@ -122,7 +122,7 @@ fn read(segments: &[(Header, Vec<u8>)]) -> (Index, BTreeMap<QueueId, Entry>) {
                     entry.apply(change);
                 }
             }
-            for Over(id, _) in over {
+            for Finished { id, .. } in over {
                 live.remove(&id);
             }
         }
