@@ -269,8 +269,8 @@ fn planted_violations_are_found() {
     let clock = "    let now = std::time::Instant::now();";
     for (file, planted) in [
         ("src/routing/decide.rs", clock),
-        ("src/smtp/server/mod.rs", "    let socket = std::net::TcpStream::connect(\"127.0.0.1:25\");"),
-        ("src/smtp/server/mod.rs", "    std::fs::write(\"x\", \"y\").ok();"),
+        ("src/smtp/server.rs", "    let socket = std::net::TcpStream::connect(\"127.0.0.1:25\");"),
+        ("src/smtp/server.rs", "    std::fs::write(\"x\", \"y\").ok();"),
         ("src/spool/record.rs", "    tracing::info!(\"read\");"),
         ("src/spool/stuck.rs", "    let home = std::env::var(\"HOME\");"),
     ] {
@@ -280,11 +280,11 @@ fn planted_violations_are_found() {
         assert!(found.len() == 1 && found[0].starts_with(&format!("{file}:{line}: ")), "{planted}: {found:?}");
     }
     for (file, planted) in [
-        ("src/directory/mod.rs", "use crate::delivery::attempt;"),
-        ("src/smtp/server/mod.rs", "fn f() { crate::session::nothing(); }"),
+        ("src/directory.rs", "use crate::delivery::attempt;"),
+        ("src/smtp/server.rs", "fn f() { crate::session::nothing(); }"),
         ("src/routing/walk.rs", "use crate::{config::Config, smtp::reply};"),
-        ("src/delivery/mod.rs", "use crate::session::Client;"), // a cycle
-        ("src/config/mod.rs", "pub use crate::reload::Reloader;"), // another
+        ("src/delivery.rs", "use crate::session::Client;"), // a cycle
+        ("src/config.rs", "pub use crate::reload::Reloader;"), // another
         ("src/new_room.rs", "//! A room that nobody has put into the table."),
     ] {
         let mut tree = Tree::read();
@@ -449,7 +449,7 @@ fn says_pure(text: &str) -> bool {
 /// The files of modules that are for tests only, and folders beside them, without `.rs`.
 fn test_files(file: &str, text: &str) -> Vec<String> {
     let folder = match file.rsplit_once('/') {
-        Some((folder, "mod.rs" | "lib.rs" | "main.rs")) => folder.to_owned(),
+        Some((folder, "lib.rs" | "main.rs")) => folder.to_owned(),
         _ => file.trim_end_matches(".rs").to_owned(),
     };
     let lines: Vec<&str> = text.lines().collect();
