@@ -54,21 +54,44 @@ pub(super) fn kind_of_recipient_type(name: &str) -> Option<Kind> {
 /// Why an entry cannot be interpreted; the answer is then `Unavailable`.
 struct Unclear(String);
 
+/// A profile's attributes, by what they are for.
+#[derive(Default)]
+struct Attributes<'a> {
+    /// All that are read.
+    read: Cow<'a, [&'a str]>,
+    /// Those whose values are addresses.
+    addresses: Cow<'a, [&'a str]>,
+    /// Those with login names, beside addresses.
+    logins: Cow<'a, [&'a str]>,
+    /// The one with local parts that are valid in the domains of the entry's addresses ([`Entry::claim_short_names`]).
+    short_names: Option<&'a str>,
+    /// Those of which each possible owner of an address has at least one; empty: `addresses`.
+    marks: Cow<'a, [&'a str]>,
+    /// Those by which entries are found; empty: `marks`. If no entry shows one of them, "not found" is not believed.
+    found_by: Cow<'a, [&'a str]>,
+    /// Those that tell recipients from other entries. If no entry shows one of them, `no-mailbox` is not believed.
+    kinds_by: Cow<'a, [&'a str]>,
+}
+
+impl<'a> Attributes<'a> {
+    fn marks(&self) -> &[&'a str] {
+        if self.marks.is_empty() { &self.addresses } else { &self.marks }
+    }
+
+    fn found_by(&self) -> &[&'a str] {
+        if self.found_by.is_empty() { self.marks() } else { &self.found_by }
+    }
+}
+
 /// What a profile defines.
 trait Rules {
-    /// All attributes that are read.
-    fn attributes(&self) -> Vec<&str>;
-
-    /// Those whose values are addresses.
-    fn addresses(&self) -> Vec<&str>;
-
-    /// Attributes with login names, beside addresses.
-    fn logins(&self) -> Vec<&str>;
+    fn attributes(&self) -> Attributes<'_>;
 
     /// The addresses that an entry claims.
     fn claims(&self, entry: &Entry) -> Vec<Claim> {
-        let mut claims = entry.claims(&self.addresses(), Strength::Certain);
-        if let Some(name) = self.short_names() {
+        let attributes = self.attributes();
+        let mut claims = entry.claims(&attributes.addresses, Strength::Certain);
+        if let Some(name) = attributes.short_names {
             entry.claim_short_names(name, &mut claims);
         }
         claims
@@ -77,37 +100,17 @@ trait Rules {
     /// Its kind and target.
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear>;
 
-    /// The attribute with local parts that are valid in the domains of the entry's addresses
-    /// ([`Entry::claim_short_names`]).
-    fn short_names(&self) -> Option<&str> {
-        None
-    }
-
     /// Filters for entries that may own the address; any may match.
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {
-        let (texts, names) = (spellings(address), self.addresses());
+        let (texts, attributes) = (spellings(address), self.attributes());
+        let names = &attributes.addresses;
         let whole = texts.iter().flat_map(|text| names.iter().map(|name| Filter::equals(name, text.as_str())));
-        whole.chain(self.short_names().map(|name| Filter::equals(name, address.local_key()))).collect()
-    }
-
-    /// Attributes of which each possible owner of an address has at least one.
-    fn marks(&self) -> Vec<&str> {
-        self.addresses()
-    }
-
-    /// Attributes by which entries are found. If no entry shows one of them, "not found" is not believed.
-    fn found_by(&self) -> Vec<&str> {
-        self.marks()
-    }
-
-    /// Attributes that tell recipients from other entries. If no entry shows one of them, `no-mailbox` is not believed.
-    fn kinds_by(&self) -> Vec<&str> {
-        Vec::new()
+        whole.chain(attributes.short_names.map(|name| Filter::equals(name, address.local_key()))).collect()
     }
 
     /// Filters for the entry with this login name; any may match.
     fn login_filters(&self, name: &str) -> Vec<Filter<'_>> {
-        self.logins().into_iter().map(|attribute| Filter::equals(attribute, name)).collect()
+        self.attributes().logins.iter().map(|attribute| Filter::equals(attribute, name)).collect()
     }
 
     /// The key that entries claim the address by.
@@ -144,7 +147,7 @@ impl Profile {
     /// The attributes that [`Profile::judge`] needs.
     #[must_use]
     pub fn attributes(&self) -> Vec<&str> {
-        self.rules().attributes()
+        self.rules().attributes().read.into_owned()
     }
 
     /// A filter for the entries that may own one of these addresses. It may find more: directories ignore accents and
@@ -166,19 +169,19 @@ impl Profile {
     #[must_use]
     pub fn everybody(&self) -> Filter<'_> {
         let rules = self.rules();
-        rules.narrowed(Filter::Any(rules.marks().into_iter().map(Filter::Present).collect()))
+        rules.narrowed(Filter::Any(rules.attributes().marks().iter().copied().map(Filter::Present).collect()))
     }
 
     /// Attributes of which some entry has to show at least one before "not found" is believed.
     #[must_use]
     pub fn found_by(&self) -> Vec<&str> {
-        self.rules().found_by()
+        self.rules().attributes().found_by().to_vec()
     }
 
     /// The same for an entry without mailbox and target.
     #[must_use]
     pub fn kinds_by(&self) -> Vec<&str> {
-        self.rules().kinds_by()
+        self.rules().attributes().kinds_by.into_owned()
     }
 
     /// A filter for the entry with this login name: an address, or the directory's own name.

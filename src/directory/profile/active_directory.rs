@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::entry::{Entry, without_prefix};
 use super::recipient_type::{self, Account, RecipientType};
-use super::{DisabledAccounts, Rules, Unclear, away, legacy_name, plain_meaning, spellings};
+use super::{Attributes, DisabledAccounts, Rules, Unclear, away, legacy_name, plain_meaning, spellings};
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::directory::odd;
@@ -42,28 +42,16 @@ const ACCOUNT_DISABLED: u32 = 0x2;
 pub(super) struct ActiveDirectory;
 
 impl Rules for ActiveDirectory {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        vec!["proxyAddresses", "mail"]
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["sAMAccountName", "userPrincipalName"]
-    }
-
-    fn marks(&self) -> Vec<&str> {
-        vec!["proxyAddresses", "mail", "legacyExchangeDN"]
-    }
-
-    fn found_by(&self) -> Vec<&str> {
-        vec!["proxyAddresses"]
-    }
-
-    fn kinds_by(&self) -> Vec<&str> {
-        KINDS_BY.to_vec()
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&["proxyAddresses", "mail"]).into(),
+            logins: (&["sAMAccountName", "userPrincipalName"]).into(),
+            marks: (&["proxyAddresses", "mail", "legacyExchangeDN"]).into(),
+            found_by: (&["proxyAddresses"]).into(),
+            kinds_by: (&KINDS_BY).into(),
+            ..Attributes::default()
+        }
     }
 
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::active_directory::{self, ActiveDirectory};
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::filter::Filter;
 use crate::directory::known::{Claim, Meaning, Strength};
 use crate::directory::odd;
@@ -19,16 +19,13 @@ const ATTRIBUTES: &[&str] = &["objectClass", "proxyAddresses", "mail", "legacyEx
 pub(super) struct ActiveDirectorySynced;
 
 impl Rules for ActiveDirectorySynced {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ActiveDirectory.addresses()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        ActiveDirectory.logins()
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&["proxyAddresses", "mail"]).into(),
+            logins: ActiveDirectory.attributes().logins,
+            ..Attributes::default()
+        }
     }
 
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {

@@ -1,7 +1,7 @@
 //! The operator's own attributes and filter (`profile = "custom"`).
 
 use super::entry::without_prefix;
-use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning, spellings};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning, spellings};
 use crate::config::CustomProfile;
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
@@ -9,18 +9,12 @@ use crate::lookup::Kind;
 use crate::smtp::address::Address;
 
 impl Rules for CustomProfile {
-    fn attributes(&self) -> Vec<&str> {
-        let mut names = vec!["objectClass"];
-        names.extend(self.addresses().into_iter().chain(self.target.as_deref()).chain(self.mail_server.as_deref()));
-        names
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        self.addresses.iter().chain(&self.fallback).map(String::as_str).collect()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        self.login.iter().map(String::as_str).collect()
+    fn attributes(&self) -> Attributes<'_> {
+        let addresses: Vec<&str> = self.addresses.iter().chain(&self.fallback).map(String::as_str).collect();
+        let others = [&self.target, &self.mail_server].into_iter().filter_map(Option::as_deref);
+        let read = std::iter::once("objectClass").chain(addresses.iter().copied()).chain(others).collect();
+        let logins = self.login.iter().map(String::as_str).collect();
+        Attributes { read, addresses: addresses.into(), logins, ..Attributes::default() }
     }
 
     /// If there is a prefix, values with it are searched for as well, in upper and lower case, which servers may
@@ -33,7 +27,7 @@ impl Rules for CustomProfile {
         let written =
             |text: &String| prefixes.iter().map(|prefix| [prefix, text.as_str()].concat()).collect::<Vec<_>>();
         let texts: Vec<String> = spellings(address).iter().flat_map(written).collect();
-        let (texts, names) = (&texts, self.addresses());
+        let (texts, names) = (&texts, self.attributes().addresses);
         texts.iter().flat_map(|text| names.iter().map(move |name| Filter::equals(name, text.clone()))).collect()
     }
 

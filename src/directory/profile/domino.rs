@@ -1,7 +1,7 @@
 //! HCL Domino's directory (`docs/directories/domino.md` has the sources).
 
 use super::entry::Target;
-use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::{Claim, Meaning};
 use crate::directory::odd;
 use crate::lookup::Kind;
@@ -26,24 +26,15 @@ const MAIL_GROUPS: [&str; 2] = ["0", "1"];
 pub(super) struct Domino;
 
 impl Rules for Domino {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ADDRESSES.to_vec()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["uid", "cn"]
-    }
-
-    fn short_names(&self) -> Option<&str> {
-        Some("uid")
-    }
-
-    fn kinds_by(&self) -> Vec<&str> {
-        vec!["mailSystem", "mailServer"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&ADDRESSES).into(),
+            logins: (&["uid", "cn"]).into(),
+            short_names: Some("uid"),
+            kinds_by: (&["mailSystem", "mailServer"]).into(),
+            ..Attributes::default()
+        }
     }
 
     /// The directory does not tell who is disabled: users in a deny list stay in it.

@@ -3,13 +3,11 @@
 //! eDirectory has each user's preferred address, and others only if GroupWise publishes them; so an address that is not
 //! found may still be a user's, and GroupWise itself is asked next (`config::check::companions`).
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
 use crate::lookup::Kind;
 
 const ATTRIBUTES: &[&str] = &["objectClass", "mail", "nGWPostOffice", "loginDisabled"];
-
-const ADDRESSES: [&str; 1] = ["mail"];
 
 /// eDirectory's LDAP names are those of its schema without spaces and punctuation.
 const GROUPS: [&str; 3] = ["groupwisedistributionlist", "groupofnames", "group"];
@@ -21,16 +19,13 @@ const ELSEWHERE: [&str; 1] = ["groupwiseexternalentity"];
 pub(super) struct GroupWise;
 
 impl Rules for GroupWise {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ADDRESSES.to_vec()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["uid", "cn"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&["mail"]).into(),
+            logins: (&["uid", "cn"]).into(),
+            ..Attributes::default()
+        }
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

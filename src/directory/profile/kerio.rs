@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::filter::Filter;
 use crate::directory::known::{self, Claim, Meaning, Strength};
 use crate::lookup::Kind;
@@ -26,20 +26,14 @@ const GROUPS: [&str; 3] = ["group", "apple-group", "posixgroup"];
 pub(super) struct Kerio;
 
 impl Rules for Kerio {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        vec!["kerio-Mail-Address"]
-    }
-
-    fn marks(&self) -> Vec<&str> {
-        MARKS.to_vec()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["sAMAccountName", "uid"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&["kerio-Mail-Address"]).into(),
+            logins: (&["sAMAccountName", "uid"]).into(),
+            marks: (&MARKS).into(),
+            ..Attributes::default()
+        }
     }
 
     fn filters(&self, address: &Address) -> Vec<Filter<'_>> {

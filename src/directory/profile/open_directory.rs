@@ -1,6 +1,6 @@
 //! Apple's Open Directory with the mail service of OS X Server (`docs/directories/open-directory.md` has the sources).
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
 use crate::lookup::Kind;
 use crate::smtp::address::Address;
@@ -19,20 +19,14 @@ const GROUPS: [&str; 2] = ["apple-group", "posixgroup"];
 pub(super) struct OpenDirectory;
 
 impl Rules for OpenDirectory {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ADDRESSES.to_vec()
-    }
-
-    fn short_names(&self) -> Option<&str> {
-        Some("uid")
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["uid"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&ADDRESSES).into(),
+            logins: (&["uid"]).into(),
+            short_names: Some("uid"),
+            ..Attributes::default()
+        }
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

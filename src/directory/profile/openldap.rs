@@ -4,7 +4,7 @@
 //! `mailRoutingAddress`, unless it is one of the entry's own addresses, is a target; `mailHost` is the mail server that
 //! `mailbox_servers` matches.
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, away, plain_meaning};
 use crate::directory::known::Meaning;
 use crate::lookup::Kind;
 
@@ -34,16 +34,13 @@ const LOCKED_FOR_GOOD: &str = "000001010000Z";
 pub(super) struct Openldap;
 
 impl Rules for Openldap {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ADDRESSES.to_vec()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["uid"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&ADDRESSES).into(),
+            logins: (&["uid"]).into(),
+            ..Attributes::default()
+        }
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {

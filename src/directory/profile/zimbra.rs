@@ -2,7 +2,7 @@
 //!
 //! Zimbra itself forwards mail, also where it keeps no copy; a catch-all is not a recipient.
 
-use super::{DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
+use super::{Attributes, DisabledAccounts, Entry, Rules, Unclear, plain_meaning};
 use crate::directory::known::Meaning;
 use crate::directory::odd;
 use crate::lookup::Kind;
@@ -29,20 +29,14 @@ const GROUPS: [&str; 2] = ["zimbradistributionlist", "zimbragroup"];
 pub(super) struct Zimbra;
 
 impl Rules for Zimbra {
-    fn attributes(&self) -> Vec<&str> {
-        ATTRIBUTES.to_vec()
-    }
-
-    fn addresses(&self) -> Vec<&str> {
-        ADDRESSES.to_vec()
-    }
-
-    fn logins(&self) -> Vec<&str> {
-        vec!["uid"]
-    }
-
-    fn kinds_by(&self) -> Vec<&str> {
-        vec!["zimbraMailStatus"]
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            read: ATTRIBUTES.into(),
+            addresses: (&ADDRESSES).into(),
+            logins: (&["uid"]).into(),
+            kinds_by: (&["zimbraMailStatus"]).into(),
+            ..Attributes::default()
+        }
     }
 
     fn meaning(&self, entry: &Entry, disabled: DisabledAccounts) -> Result<Meaning, Unclear> {
