@@ -164,10 +164,11 @@ impl Slapd {
         self.configure("olcDbNoSync", "TRUE");
         self.configure("olcDbIndex", &format!("{indexed},objectClass eq\nolcDbIndex: entryUUID,entryCSN eq"));
         self.end();
-        let file = self.folder.path().join("load.ldif");
+        let (config, file) = (self.folder.path().join("config"), self.folder.path().join("load.ldif"));
         std::fs::write(&file, ldif).unwrap();
-        let mut command = Command::new("slapadd");
-        run(command.args(["-q", "-b", BASE, "-F"]).arg(self.folder.path().join("config")).arg("-l").arg(file));
+        // What is there already is indexed in the background, if the server lives long enough.
+        run(Command::new("slapindex").args(["-q", "-b", BASE, "-F"]).arg(&config));
+        run(Command::new("slapadd").args(["-q", "-b", BASE, "-F"]).arg(&config).arg("-l").arg(file));
         self.restart();
     }
 
