@@ -44,8 +44,7 @@ use self::snapshot::served::Served;
 pub use self::snapshot::served::{HeldAddress, HeldList};
 use crate::config::DirectoryKind;
 use crate::fast_map::FastMap;
-use crate::lookup::{Answer, Fresh, Lookup};
-use crate::lookup::{Behalf, Question, Standing};
+use crate::lookup::{Answer, Behalf, Fresh, Lookup, Question, Standing};
 use crate::routing::table::DirectoryRules;
 use crate::smtp::address::Address;
 

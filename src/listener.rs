@@ -18,8 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::door;
-use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{Auth, Config, ReceiveConnector, ReceiveTlsMode, door};
 use crate::descriptors::{self, Room};
 use crate::session::{self, Client, Identity, Services};
 use crate::smtp::envelope::Shown;

@@ -5,8 +5,7 @@
 
 use std::sync::OnceLock;
 
-use prometheus::{HistogramOpts, Opts};
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 pub(crate) mod domains;
 

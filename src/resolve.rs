@@ -10,8 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
 
 use crate::directory::Directories;
-use crate::lookup::{Answer, Fresh, Lookup};
-use crate::lookup::{Behalf, Freshness, Question, Standing};
+use crate::lookup::{Answer, Behalf, Fresh, Freshness, Lookup, Question, Standing};
 use crate::routing::decide::decide;
 use crate::routing::table::Table;
 use crate::routing::verdict::{Answers, Decision, Reason, Step, Verdict};

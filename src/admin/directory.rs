@@ -11,8 +11,7 @@ use crate::config::DirectoryKind;
 use crate::directory::SnapshotReport;
 use crate::directory::snapshot::view::View;
 use crate::in_force::InForce;
-use crate::lookup::{Freshness, Question};
-use crate::lookup::{Kind, Lookup};
+use crate::lookup::{Freshness, Kind, Lookup, Question};
 use crate::metrics::{LOOKUPS, Metrics};
 use crate::smtp::address::Address;
 

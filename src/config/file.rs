@@ -9,13 +9,14 @@ use aws_lc_rs::digest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::include;
 use super::parts::{self, Parts};
 use super::reader::{Context, Reader};
 use super::server::WrittenReports;
 use super::source::{Item, Location, Places, Problem, Source};
-use super::{Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace};
-use super::{accepted_domain, directory, receive_connector, send_connector, server};
+use super::{
+    Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace, accepted_domain, directory,
+    include, receive_connector, send_connector, server,
+};
 use crate::routing::accepted_domain::AcceptedDomain;
 
 /// All tables of all files.

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::CacheConfig;
-use crate::lookup::Freshness;
-use crate::lookup::{Answer, Fresh, Kind, Lookup};
+use crate::lookup::{Answer, Fresh, Freshness, Kind, Lookup};
 
 /// An answer this young is live (DESIGN section 3).
 pub const LIVE: Duration = Duration::from_secs(5);

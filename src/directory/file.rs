@@ -19,8 +19,7 @@ use crate::directory::conflicts::Listed;
 use crate::directory::refreshing::Refreshing;
 use crate::directory::{AnswerFuture, Directory, result};
 use crate::give_back;
-use crate::lookup::Question;
-use crate::lookup::{Answer, Fresh, Kind};
+use crate::lookup::{Answer, Fresh, Kind, Question};
 use crate::metrics::Metrics;
 
 mod addresses;
@@ -189,8 +188,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::lookup::Freshness;
-    use crate::lookup::Lookup;
+    use crate::lookup::{Freshness, Lookup};
     use crate::smtp::address::Address;
 
     struct Fixture {

@@ -12,8 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::directory::cache::LIVE;
-use crate::lookup::Freshness;
-use crate::lookup::{Answer, Fresh, Lookup};
+use crate::lookup::{Answer, Fresh, Freshness, Lookup};
 
 type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
 

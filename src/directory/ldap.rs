@@ -37,8 +37,7 @@ use crate::directory::snapshot::report::SnapshotReport;
 use crate::directory::snapshot::served::{HeldList, Served};
 use crate::directory::snapshot::{Accept, Room, Snapshot};
 use crate::directory::{AnswerFuture, Directory};
-use crate::lookup::{Answer, Fresh};
-use crate::lookup::{Freshness, Question};
+use crate::lookup::{Answer, Fresh, Freshness, Question};
 use crate::metrics::Metrics;
 use crate::smtp::address::Address;
 

@@ -1,8 +1,7 @@
 //! Measures the machine: free space and inodes, our memory and its limit.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use super::proc;
 use super::weigh::Inodes;

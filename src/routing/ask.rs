@@ -7,8 +7,7 @@ use super::accepted_domain::Accepted;
 use super::table::{DirectoryRules, PlusAddressing, Proof};
 use super::verdict::{Named, Reason};
 use super::walk::{Decided, Walk};
-use crate::lookup::{Fresh, Kind, Lookup, Recipient};
-use crate::lookup::{Freshness, Question};
+use crate::lookup::{Fresh, Freshness, Kind, Lookup, Question, Recipient};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 

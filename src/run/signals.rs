@@ -7,9 +7,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Node;
-use crate::descriptors;
-use crate::give_back;
 use crate::reload::Consent;
+use crate::{descriptors, give_back};
 
 /// Runs the server until a signal stops it. A second signal ends the drain.
 ///

@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::SpoolError;
 use super::blobs::Blobs;
 use super::changes::Changes;
-use super::checkpoint;
 use super::clock::{EVERY, QueueClock};
 use super::condition::{Condition, Unreadable};
 use super::entry::Entry;
@@ -27,11 +25,10 @@ use super::header::{self, Header};
 use super::index::{At, ContentPlace, IndexEntry, Sizes};
 use super::job::{Job, Moved, What};
 use super::layout::{Layout, discard, failed};
-use super::quarantine;
-use super::reading;
 use super::record::{Frame, Frames, Held, is_unused};
 use super::shared::SharedLog;
 use super::stuck::{Stuck, Tell};
+use super::{SpoolError, checkpoint, quarantine, reading};
 use crate::metrics::Metrics;
 use crate::time::UnixTime;
 

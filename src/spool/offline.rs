@@ -8,17 +8,15 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::SpoolError;
 use super::chain::{Link, chain};
 use super::changes::Changes;
 use super::entry::Entry;
 use super::header::{self, Header};
 use super::index::{At, ContentPlace, Index, IndexEntry, Spot};
 use super::layout::{self, Layout, failed};
-use super::quarantine;
-use super::reading;
 use super::record::{Frame, Frames, Unreadable, is_torn, is_unused};
 use super::segment::header_of;
+use super::{SpoolError, quarantine, reading};
 use crate::message::queue_id::QueueId;
 
 pub struct Offline {

@@ -11,19 +11,17 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::SpoolError;
 use super::chain::{Link, chain};
 use super::changes::Changes;
-use super::checkpoint;
 use super::entry::Entry;
 use super::entry::outline::Outlines;
 use super::header::{self, Header};
 use super::index::{ContentPlace, Index, IndexEntry, Spot};
 use super::layout::{self, Layout, failed, in_format, undecodable};
 use super::quarantine::{self, Quarantined};
-use super::reading;
 use super::record::{Frame, Frames, Held, Unreadable, is_torn, is_unused};
 use super::segment::{Readable, header_of};
+use super::{SpoolError, checkpoint, reading};
 use crate::message::queue_id::QueueId;
 use crate::time::QueueTime;
 

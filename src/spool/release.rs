@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::SpoolError;
 use super::header::{self, Header};
 use super::layout::{self, Layout, failed};
-use super::quarantine;
-use super::reading;
 use super::record::Frames;
+use super::{SpoolError, quarantine, reading};
 use crate::message::queue_id::QueueId;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::SpoolError;
-use super::changes;
 use super::content_cache::ContentCache;
 use super::entry::Entry;
 use super::index::{ContentPlace, Index, Sparse};
@@ -15,6 +13,7 @@ use super::layout::{Layout, failed};
 use super::rewrite::Rewritten;
 use super::segment::Readable;
 use super::stored::Stored;
+use super::{SpoolError, changes};
 use crate::message::queue_id::QueueId;
 
 /// The most complete segments that are kept open for reading.

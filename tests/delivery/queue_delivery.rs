@@ -3,8 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use fingerpost::message::header;
-use fingerpost::message::stamp;
+use fingerpost::message::{header, stamp};
 use fingerpost::routing::loops::Relayed;
 use fingerpost::smtp::address::ReversePath;
 use fingerpost::spool::entry::{RecipientState, Waiting};

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use fingerpost::delivery::refusal::Step;
 use fingerpost::delivery::refusal::read::{Reading, Transaction, read};
-use fingerpost::delivery::refusal::rows;
+use fingerpost::delivery::refusal::{Step, rows};
 use fingerpost::smtp::client::replies::Replies;
 use fingerpost::smtp::reply::Reply;
 

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fingerpost::config::{CacheConfig, HoldChanges, LdapConfig, LdapMode, Profile, SnapshotConfig};
-use fingerpost::lookup::Freshness;
-use fingerpost::lookup::{Kind, Lookup};
+use fingerpost::lookup::{Freshness, Kind, Lookup};
 use fingerpost::smtp::address::Address;
 
 use crate::asker::{Asker, LookupResult};

@@ -9,8 +9,7 @@ use fingerpost::config::{AskedServer, CacheConfig, CallAheadConfig, SmtpOut, Spe
 use fingerpost::directory::Directory;
 use fingerpost::directory::call_ahead::prober::Prober;
 use fingerpost::directory::call_ahead::{CallAheadDirectory, MAX_PROBES};
-use fingerpost::lookup::{Answer, Fresh, Kind, Lookup};
-use fingerpost::lookup::{Freshness, Question};
+use fingerpost::lookup::{Answer, Fresh, Freshness, Kind, Lookup, Question};
 use fingerpost::metrics::Metrics;
 use fingerpost::smtp::address::Address;
 use fingerpost::smtp::domain::Domain;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use fingerpost::lookup::Freshness;
-use fingerpost::lookup::Kind;
+use fingerpost::lookup::{Freshness, Kind};
 
 use crate::asker::{Asker, LookupResult, openldap, result_of};
 use crate::proxy::{Mode, Proxy};

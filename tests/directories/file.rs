@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use fingerpost::config::{DirectoryKind, FileDirectoryConfig};
 use fingerpost::directory::{Directories, Needs, build};
-use fingerpost::lookup::{Fresh, Kind};
-use fingerpost::lookup::{Freshness, Question};
+use fingerpost::lookup::{Fresh, Freshness, Kind, Question};
 use fingerpost::metrics::Metrics;
 use fingerpost::smtp::address::Address;
 use tokio::time::Instant;

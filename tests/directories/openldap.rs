@@ -1,7 +1,6 @@
 //! The profile `openldap` on slapd: who is found as what.
 
-use fingerpost::lookup::Freshness;
-use fingerpost::lookup::{Fresh, Kind, Lookup};
+use fingerpost::lookup::{Fresh, Freshness, Kind, Lookup};
 
 use crate::asker::{Asker, LookupResult, openldap};
 use LookupResult::{Ambiguous, Away, Found, NotFound, Unavailable};

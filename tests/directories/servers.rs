@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use fingerpost::config::{DirectoryKind, LdapConfig, LdapMode, SnapshotConfig};
 use fingerpost::directory::{Accept, Directories, Needs, build};
-use fingerpost::lookup::{Freshness, Question};
-use fingerpost::lookup::{Kind, Lookup};
+use fingerpost::lookup::{Freshness, Kind, Lookup, Question};
 use fingerpost::metrics::Metrics;
 
 use crate::active_directory::config as active_directory;

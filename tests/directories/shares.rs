@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::directory::Directory;
-use fingerpost::lookup::Kind;
-use fingerpost::lookup::{Behalf, Freshness, Question, Standing};
+use fingerpost::lookup::{Behalf, Freshness, Kind, Question, Standing};
 use fingerpost::smtp::address::Address;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use crate::asker::{Asker, LookupResult, openldap, result_of};
 use fingerpost::directory::ldap::MAX_QUESTIONS;
-use fingerpost::lookup::Kind;
-use fingerpost::lookup::{Behalf, Freshness, Standing};
+use fingerpost::lookup::{Behalf, Freshness, Kind, Standing};
 use support::slapd::{READER, Slapd};
 
 #[tokio::test]

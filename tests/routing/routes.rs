@@ -6,8 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use fingerpost::lookup::Freshness;
-use fingerpost::lookup::{Kind, Lookup, Recipient};
+use fingerpost::lookup::{Freshness, Kind, Lookup, Recipient};
 use fingerpost::routing::accepted_domain::{AcceptedDomain, AcceptedDomains, DomainType};
 use fingerpost::routing::address_space::{AddressSpace, AddressSpaces};
 use fingerpost::routing::table::{

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use fingerpost::lookup::{Answer, Fresh, Lookup};
-use fingerpost::lookup::{Freshness, Question};
+use fingerpost::lookup::{Answer, Fresh, Freshness, Lookup, Question};
 use fingerpost::routing::decide::decide;
 use fingerpost::routing::table::{DomainPattern, Table};
 use fingerpost::routing::verdict::{Answers, Decision, Step};

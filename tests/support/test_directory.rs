@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fingerpost::directory::{AnswerFuture, Directory};
-use fingerpost::lookup::{Answer, Fresh, Kind, Lookup, Recipient};
-use fingerpost::lookup::{Freshness, Question};
+use fingerpost::lookup::{Answer, Fresh, Freshness, Kind, Lookup, Question, Recipient};
 use fingerpost::smtp::address::Address;
 use parking_lot::Mutex;
 

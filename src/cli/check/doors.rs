@@ -10,8 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Finding;
-use crate::config::door;
-use crate::config::{Config, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{Config, ReceiveConnector, ReceiveTlsMode, door};
 use crate::smtp::client::replies::Replies;
 use crate::smtp::envelope::Relay;
 use crate::smtp::reply::Reply;

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use super::QueueShared;
 use super::queue::{Dropping, Heard, Update};
-use super::record;
 use super::settle::{self, Attempted, Settled};
+use super::{QueueShared, record};
 use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::report::not_sent::NotSent;

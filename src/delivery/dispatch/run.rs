@@ -3,25 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::QueueShared;
 use super::basis::Basis;
 use super::branch::Grouping;
-use super::commit;
-use super::content;
 use super::queue::{Known, Picked, Update};
-use super::record;
 use super::redecide::{self, Now};
 use super::settle::{AttemptOutcome, Attempted};
+use super::{QueueShared, commit, content, record};
 use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Reach};
 use crate::delivery::branch::QueuedBranch;
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
-use crate::delivery::memory;
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::{Source, Step};
-use crate::delivery::stamping;
 use crate::delivery::unknown::{Judged, Unknown};
+use crate::delivery::{memory, stamping};
 use crate::in_force::InForce;
 use crate::lookup::Freshness;
 use crate::report::Action;

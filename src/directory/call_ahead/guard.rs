@@ -12,8 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::strangers::{self, Manner};
 use super::{Asker, SLOW};
-use crate::lookup::Freshness;
-use crate::lookup::{Answer, Fresh, Lookup};
+use crate::lookup::{Answer, Fresh, Freshness, Lookup};
 use crate::smtp::domain::Domain;
 
 /// A failed renewal is tried again after a tenth of an answer's lifetime, but not sooner than this.

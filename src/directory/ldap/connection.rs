@@ -18,10 +18,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backpressure::Backpressure;
-use super::handshake;
 use super::search::Failure;
 use super::server::{Security, Server};
-use super::tls;
+use super::{handshake, tls};
 use crate::config::LdapConfig;
 use crate::net::staggered::{Attempt, first_to_succeed};
 

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use super::*;
-use crate::spool::entry::HeldFor;
-use crate::spool::entry::Outcome;
+use crate::spool::entry::{HeldFor, Outcome};
 use crate::spool::record::Statement;
 use crate::spool::sample::entry;
 use crate::time::UnixTime;

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cut_through::fixture::{TwoHops, address_space, connector_to, envelope, letter, say, shared_domain};
-use support::free_port;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
 use support::test_network::{PEOPLE, SOON, TestNetwork};
-use support::wait_until;
+use support::{free_port, wait_until};
 
 /// Ends what goes on beside a measurement, also when that fails.
 struct StopOnDrop<'a>(&'a AtomicBool);

@@ -1,8 +1,7 @@
 //! Whoever chooses an address, a name or what he says in HELO does not choose what a refusal means.
 
-use fingerpost::delivery::refusal::Step;
 use fingerpost::delivery::refusal::read::{Transaction, read};
-use fingerpost::delivery::refusal::{rows, words::Words};
+use fingerpost::delivery::refusal::{Step, rows, words::Words};
 use fingerpost::smtp::reply::Reply;
 use proptest::prelude::*;
 
