@@ -1,9 +1,9 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
 .PHONY: test lint attack accidents bench bench-all packages
 
-# Most tests wait for servers and clocks: more of them at once than there are processors.
+# Most tests wait for servers and clocks: far more of them at once than there are processors.
 test: packages
-	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --locked --no-fail-fast
+	RUST_TEST_THREADS=$$(($$(nproc) * 4)) cargo test --locked --no-fail-fast
 
 lint:
 	cargo fmt --all --check

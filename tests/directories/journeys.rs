@@ -16,7 +16,7 @@ use support::slapd::{self, Slapd};
 
 /// A stream of changes, one interval of a numbering, an answer in the cache: a second each, and a while for a machine that has
 /// much to do.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(20);
 const LATER: Duration = Duration::from_secs(30);
 
 /// How a directory is used.

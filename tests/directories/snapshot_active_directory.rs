@@ -17,7 +17,7 @@ use support::samba_ad::{BASE, DATABASE, READER, SambaAd};
 const MAILBOX: Option<LookupResult> = Some(Found(Kind::Mailbox));
 const NOBODY: Option<LookupResult> = Some(NotFound);
 /// One interval, and a while for a machine that has much to do.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(20);
 const LATER: Duration = Duration::from_secs(30);
 
 pub fn config(urls: Vec<String>, base: &[&str], password: &Path) -> LdapConfig {
