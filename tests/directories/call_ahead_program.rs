@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::mail_server::{REFUSES_UNKNOWN, postfix};
 use support::senders::Raw;
+use support::tables::BASE_TABLES;
 use support::test_node::TestNode;
 
 /// A node in front of this mail server, which vouches for its own users of `contoso.test` and resolves those of
@@ -19,9 +20,7 @@ fn prepare_node(server: SocketAddr) -> TestNode {
     node.write(
         "fingerpost.toml",
         &format!(
-            "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\n\n\
-             [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
-             [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"127.0.0.0/8\"]\n\n\
+            "{BASE_TABLES}[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"127.0.0.0/8\"]\n\n\
              [[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"internal-relay\"\ndeliver_to = \"primary\"\n\n\
              [[accepted_domain]]\ndomain = \"fabrikam.test\"\ndeliver_to = \"kerio\"\n\n\
              [[directory]]\nname = \"people\"\nkind = \"file\"\npath = \"people.txt\"\ndomains = [\"contoso.test\"]\n\n\
@@ -30,8 +29,7 @@ fn prepare_node(server: SocketAddr) -> TestNode {
              domains = [\"fabrikam.test\"]\n\n\
              [[send_connector]]\nname = \"primary\"\norganization = \"primary\"\nsmart_hosts = [\"[127.0.0.1]:9\"]\n\n\
              [[send_connector]]\nname = \"kerio\"\norganization = \"secondary\"\nsmart_hosts = [\"[{}]:{}\"]\n\
-             delivery = \"queue\"\nverify_with = \"vouching\"\naddress_spaces = [{{ domain = \"contoso.test\" }}]\n\n\
-             [spool]\nmin_free = \"16MiB\"\n",
+             delivery = \"queue\"\nverify_with = \"vouching\"\naddress_spaces = [{{ domain = \"contoso.test\" }}]\n",
             server.ip(),
             server.port()
         ),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::active_directory::config;
 use crate::snapshot_active_directory::mailbox;
 use support::samba_ad::{ADMIN, BASE, SambaAd};
+use support::tables::BASE_TABLES;
 use support::test_node::TestNode;
 use support::wait_until;
 
@@ -23,9 +24,7 @@ fn prepare_node(samba: &SambaAd, mode: &str) -> TestNode {
     node.write("wave.csv", "address\nbob@contoso.test\ndora@contoso.test\n");
     node.write("theirs.csv", "address\nalice@contoso.test\ncarol@contoso.test\ncarol@contoso.test\n");
     let text = format!(
-        "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\n\n\
-         [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
-         [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\n\
+        "{BASE_TABLES}[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\n\
          [[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"internal-relay\"\ndeliver_to = \"exchange\"\n\n\
          [[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = {urls:?}\nbase = [\"{BASE}\"]\n\
          bind_dn = \"{ADMIN}\"\npassword_file = \"{}\"\nprobe = \"postmaster@contoso.test\"\nmode = \"{mode}\"\n\n\
@@ -33,8 +32,7 @@ fn prepare_node(samba: &SambaAd, mode: &str) -> TestNode {
          [[directory]]\nname = \"theirs\"\nkind = \"file\"\npath = \"theirs.csv\"\n\n\
          [[send_connector]]\nname = \"exchange\"\norganization = \"primary\"\nsmart_hosts = [\"[127.0.0.1]:9\"]\n\n\
          [[send_connector]]\nname = \"groupwise\"\norganization = \"secondary\"\nsmart_hosts = [\"[127.0.0.2]:9\"]\n\
-         delivery = \"queue\"\nverify_with = \"theirs\"\naddress_spaces = [{{ domain = \"contoso.test\" }}]\n\n\
-         [spool]\nmin_free = \"16MiB\"\n",
+         delivery = \"queue\"\nverify_with = \"theirs\"\naddress_spaces = [{{ domain = \"contoso.test\" }}]\n",
         password.display()
     );
     node.write("fingerpost.toml", &text);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::samba_ad::{BASE, READER, SambaAd};
+use support::tables::BASE_TABLES;
 use support::test_node::TestNode;
 use support::wait_until;
 
@@ -15,12 +16,9 @@ fn prepare_node(samba: &SambaAd, password: &Path) -> TestNode {
     node.write(
         "fingerpost.toml",
         &format!(
-            "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\n\n\
-             [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
-             [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\n\
+            "{BASE_TABLES}[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\n\n\
              [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"exchange\"\n\n\
              [[send_connector]]\nname = \"exchange\"\nsmart_hosts = [\"[127.0.0.1]:9\"]\n\n\
-             [spool]\nmin_free = \"16MiB\"\n\n\
              [[directory]]\nname = \"ad\"\nprofile = \"active-directory\"\nurls = [\"{}\"]\nbase = [\"{BASE}\"]\n\
              bind_dn = \"{READER}\"\npassword_file = \"{}\"\ntls = {{ ca = \"{}\" }}\n\
              probe = \"postmaster@contoso.test\"\n",

@@ -20,6 +20,7 @@ use crate::asker::{LookupResult, result_of};
 use crate::call_ahead::{CallAheadAsker, servers};
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
+use support::tables::BASE_TABLES;
 use support::test_node::TestNode;
 
 const FOUND: LookupResult = LookupResult::Found(Kind::Mailbox);
@@ -296,14 +297,12 @@ fn prepare_node(server: &ScriptedSmtpServer) -> TestNode {
     node.write(
         "fingerpost.toml",
         &format!(
-            "[server]\nhostname = \"mx.contoso.test\"\nstate_dir = \"{{folder}}/state\"\n\n\
-             [admin]\nmetrics_bind = \"{{metrics}}\"\nbind = \"{{admin}}\"\n\n\
-             [[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"127.0.0.0/8\"]\n\n\
+            "{BASE_TABLES}[[receive_connector]]\nname = \"internet\"\nbind = [\"{{smtp}}\"]\nremote_networks = [\"127.0.0.0/8\"]\n\n\
              [[accepted_domain]]\ndomain = \"contoso.test\"\ndeliver_to = \"exchange\"\n\n\
              [[directory]]\nname = \"people\"\nkind = \"call-ahead\"\nsend_connector = \"exchange\"\n\
              domains = [\"contoso.test\"]\n\n\
              [[send_connector]]\nname = \"exchange\"\norganization = \"primary\"\nsmart_hosts = [\"[{ip}]:{port}\"]\n\
-             delivery = \"queue\"\n\n[spool]\nmin_free = \"16MiB\"\n"
+             delivery = \"queue\"\n"
         ),
     );
     node
