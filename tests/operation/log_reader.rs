@@ -156,6 +156,7 @@ fn it_goes_on_when_the_reader_has_gone() {
 
 #[test]
 fn the_demo_shows_everything_all_the_same() {
+    let _alone = crate::DEMO.lock();
     let (reader, writer) = full_pipe();
     let mut demo = Command::new(support::program());
     demo.args(["demo", "--once", "--log", "debug"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);

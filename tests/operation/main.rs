@@ -17,3 +17,6 @@ mod prometheus;
 mod reload;
 mod reload_under_load;
 mod structure;
+
+/// The demo takes its usual ports if they are free when it looks: one demo at a time.
+static DEMO: parking_lot::Mutex<()> = parking_lot::Mutex::new(());

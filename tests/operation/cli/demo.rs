@@ -4,6 +4,7 @@ use super::installation::bare;
 
 #[test]
 fn everything_arrives_as_it_should() {
+    let _alone = crate::DEMO.lock();
     let ran = bare(&["demo", "--once"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.err.is_empty(), "{ran:?}");
@@ -20,7 +21,7 @@ fn everything_arrives_as_it_should() {
         assert!(ran.out.contains(line), "{line} is missing in\n{}", ran.out);
     }
 
-    // Three nodes in one process need more than a soft limit that shells give. Not beside the other: both have the ports.
+    // Three nodes in one process need more than a soft limit that shells give.
     let line = "ulimit -Hn 20000 && ulimit -Sn 128 && exec \"$0\" demo --once --log fingerpost=debug";
     let ran = std::process::Command::new("sh").args(["-c", line, support::program()]).output().unwrap();
     let log = String::from_utf8_lossy(&ran.stderr);
