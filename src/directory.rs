@@ -210,11 +210,7 @@ impl Directories {
     ///
     /// # Errors
     /// The answer, because no turn came in time.
-    pub async fn turn(
-        &self,
-        question: &Question,
-        (behalf, standing): (&Behalf, Standing),
-    ) -> Result<Option<Turn>, Answer> {
+    pub async fn turn(&self, question: &Question, behalf: &Behalf, standing: Standing) -> Result<Option<Turn>, Answer> {
         let Some(shares) = self.by_name.get(&question.directory).and_then(|directory| directory.shares()) else {
             return Ok(None);
         };

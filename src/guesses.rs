@@ -151,7 +151,7 @@ impl Guesses {
     /// An attempt. `source` names what is asked, with its version: a password that one refused may be right for
     /// another.
     #[must_use]
-    pub fn guess(&self, client: IpAddr, source: &str, (name, password): (&str, &str)) -> Guess {
+    pub fn guess(&self, client: IpAddr, source: &str, name: &str, password: &str) -> Guess {
         let client = self.hash(&["client", &one_client(client).to_string()]);
         let name = name.to_lowercase();
         let pair = self.hash(&["pair", &name, password]);

@@ -254,7 +254,7 @@ impl ListenerState {
     /// Admits the client; with a load balancer, after its header was read.
     fn arrive(self: &Arc<Self>, bind: SocketAddr, mut socket: TcpStream, peer: SocketAddr) {
         if !proxy::is_trusted(&self.services.current.load().config, bind, peer.ip()) {
-            return self.admit(bind, socket, (peer, Behind::Nobody));
+            return self.admit(bind, socket, peer, Behind::Nobody);
         }
         let Ok(unnamed) = self.unnamed.clone().try_acquire_owned() else {
             return self.services.metrics.sessions_refused.with_label_values(&["descriptors"]).inc();
@@ -265,7 +265,7 @@ impl ListenerState {
             drop(unnamed);
             let balancer = peer.ip().to_canonical();
             match header {
-                Some(Ok(client)) => shared.admit(bind, socket, (client.unwrap_or(peer), Behind::Balancer)),
+                Some(Ok(client)) => shared.admit(bind, socket, client.unwrap_or(peer), Behind::Balancer),
                 Some(Err(NoHeader::Closed)) => tracing::debug!(%balancer, "closed before a PROXY header came"),
                 Some(Err(error)) => {
                     if shared.services.strangers.tells(&About::new(Kind::TurnedAway, balancer, "proxy-header")) {
@@ -279,21 +279,24 @@ impl ListenerState {
     }
 
     /// Starts a session, or refuses the client.
-    fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, (address, behind): (SocketAddr, Behind)) {
+    fn admit(self: &Arc<Self>, bind: SocketAddr, socket: TcpStream, address: SocketAddr, behind: Behind) {
         let config = self.services.current.load().config.clone();
         let Some(connector) = door::choose(&config, Some(bind), address.ip()) else {
             // A listener that the configuration in force does not have belongs to one that is about to be.
             let known = config.receive_connectors.iter().any(|connector| connector.bind.contains(&bind));
             let why = if known { reply::NOT_SERVED } else { reply::SHUTTING_DOWN };
-            return self.turn_away(socket, address, ("no-connector", why), None);
+            return self.turn_away(socket, address, "no-connector", why, None);
         };
         let strangers = &self.services.strangers;
         let harvests = connector.is_for_anybody() && strangers.has_one_session(address.ip(), &connector.limits);
         let sessions = if harvests { Sessions::One } else { Sessions::Any };
         let proof = proof(&config, bind, connector);
-        let permit = match self.slots.take(connector, address.ip(), (behind, proof, sessions)) {
+        let permit = match self.slots.take(connector, address.ip(), behind, proof, sessions) {
             Ok(permit) => permit,
-            Err(none) => return self.turn_away(socket, address, none.told(), Some(connector)),
+            Err(none) => {
+                let (reason, reply) = none.told();
+                return self.turn_away(socket, address, reason, reply, Some(connector));
+            }
         };
         let _ = socket.set_nodelay(true); // replies are written whole; where it fails they are only later
         let client = Client {
@@ -317,7 +320,8 @@ impl ListenerState {
         &self,
         mut socket: TcpStream,
         address: SocketAddr,
-        (reason, why): (&'static str, Reply),
+        reason: &'static str,
+        why: Reply,
         connector: Option<&Arc<ReceiveConnector>>,
     ) {
         let organization = connector.map_or("", |connector| &connector.organization);

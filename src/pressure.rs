@@ -156,7 +156,8 @@ impl Pressure {
     /// Checks repeatedly, with the configuration in force, until `stop`.
     pub async fn watch(
         self: Arc<Self>,
-        (current, spool): (Arc<Current>, Arc<dyn Spool>),
+        current: Arc<Current>,
+        spool: Arc<dyn Spool>,
         metrics: Metrics,
         stop: CancellationToken,
     ) {
@@ -189,9 +190,9 @@ impl Pressure {
                         messages: u64::try_from(messages).unwrap_or(u64::MAX),
                     };
                     let bounds = Bounds { min_free: config.min_free, max_messages: config.max_messages };
-                    let changed = self.look(&figures, bounds);
-                    log::changes(&figures, bounds, changed);
-                    log::measure(&metrics, &figures, changed.1);
+                    let (before, now) = self.look(&figures, bounds);
+                    log::changes(&figures, bounds, before, now);
+                    log::measure(&metrics, &figures, now);
                 }
                 Err(error) => tracing::warn!(%error, "cannot tell how much space is free"),
             }

@@ -96,8 +96,14 @@ pub enum Made {
     Report(Box<(Draft, Entry)>),
 }
 
-/// What reports are made with: the spool, the reports that wait, and dead letters.
-pub type From<'a> = (&'a dyn Spool, &'a Waiting, &'a DeadLetters);
+/// Where reports are kept.
+#[derive(Clone, Copy)]
+pub struct Stores<'a> {
+    pub spool: &'a dyn Spool,
+    /// The reports that wait.
+    pub waiting: &'a Waiting,
+    pub dead_letters: &'a DeadLetters,
+}
 
 /// Makes the report that is due to the sender of `about`, as a routed message of its own.
 ///
@@ -108,11 +114,12 @@ pub type From<'a> = (&'a dyn Spool, &'a Waiting, &'a DeadLetters);
 /// [`SpoolError`] if its content cannot be written.
 pub async fn make(
     in_force: &InForce,
-    (spool, waiting, dead_letters): From<'_>,
+    stores: Stores<'_>,
     about: &Entry,
     reported: &[Reported],
     now: UnixTime,
 ) -> Result<Made, SpoolError> {
+    let Stores { spool, waiting, dead_letters } = stores;
     let ReversePath::Address(to) = &about.sender.reverse_path else { return Ok(Made::Nothing) };
     let due = wanted(about, reported);
     if due.is_empty() || about.origin.relay == Relay::Report {
@@ -124,7 +131,7 @@ pub async fn make(
     }
     let (id, queue_time) = (spool.new_id(), spool.queue_time());
     let room = if about.origin.is_stranger() { waiting.room(about.content.size) } else { Room::Whole };
-    let original = Original::read((spool, room), about, &due).await;
+    let original = Original::read(spool, room, about, &due).await;
     let text =
         write(&in_force.config, &Letter { about, due: &due, to, id: &id.to_string(), now, queue_time }, &original);
     let route = route(in_force, to, Freshness::Any, now).await;

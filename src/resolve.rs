@@ -71,7 +71,7 @@ impl Resolver {
                 Err(question) => question,
             };
             // Taken before the question is registered, so that no caller waits for another one's turn.
-            let turn = match self.directories.turn(&question, (about.behalf, about.standing)).await {
+            let turn = match self.directories.turn(&question, about.behalf, about.standing).await {
                 Ok(turn) => turn,
                 Err(answer) => {
                     answers.0.push((question, answer));

@@ -251,7 +251,7 @@ impl Ground {
 
     /// Checks resources for more mail.
     fn watch(&self, pressure: Arc<Pressure>, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
-        pressure.watch((self.current.clone(), self.spool.clone()), self.metrics.clone(), stop)
+        pressure.watch(self.current.clone(), self.spool.clone(), self.metrics.clone(), stop)
     }
 
     fn services(&self, accepted: tokio::sync::mpsc::UnboundedSender<Handover>, pressure: Arc<Pressure>) -> Services {

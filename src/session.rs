@@ -199,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     async fn begin(services: Arc<Services>, mut client: Client, socket: S, turn: Turn) -> Result<Self, SessionEnd> {
         let config = services.current.load().config.clone();
         let link = match client.connector.tls.mode {
-            ReceiveTlsMode::Implicit => Box::pin(encrypt((&services, &turn), &mut client, Link::Plain(socket))).await?,
+            ReceiveTlsMode::Implicit => Box::pin(encrypt(&services, &turn, &mut client, Link::Plain(socket))).await?,
             _ => Link::Plain(socket),
         };
         let tls = match (&link, client.connector.tls.mode, &client.tls) {
@@ -275,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             Action::Content(piece) => {
                 let carrier = self.machine.carrier();
                 let transaction = self.transaction.as_deref_mut().ok_or(SessionEnd::Stuck)?;
-                Box::pin(transaction.append((&self.services, &self.client.id), &piece, carrier)).await;
+                Box::pin(transaction.append(&self.services, &self.client.id, &piece, carrier)).await;
             }
             Action::Commit(summary) => {
                 self.standing.message();

@@ -56,8 +56,8 @@ impl Strangers {
 
     /// A recipient of this client was refused as unknown: returns how its refusals are given from now on.
     #[must_use]
-    pub fn unknown(&self, who: Who, (session, recipient): (&Arc<str>, &str), limits: &Limits) -> Pace {
-        self.0.harvest.lock().unknown(who, (session, recipient), limits, UnixTime::steady())
+    pub fn unknown(&self, who: Who, session: &Arc<str>, recipient: &str, limits: &Limits) -> Pace {
+        self.0.harvest.lock().unknown(who, session, recipient, limits, UnixTime::steady())
     }
 
     /// Whether this client has just been limited to one session; true once.
@@ -74,9 +74,9 @@ impl Strangers {
 
     /// The end of data was answered: `accepted` recipients are accepted in the end, of which `counted` have been
     /// counted.
-    pub fn settled(&self, who: Who, (counted, accepted): (usize, usize)) {
+    pub fn settled(&self, who: Who, counted: usize, accepted: usize) {
         if counted != accepted {
-            self.0.harvest.lock().settled(who, (counted as u64, accepted as u64), UnixTime::steady());
+            self.0.harvest.lock().settled(who, counted as u64, accepted as u64, UnixTime::steady());
         }
     }
 

@@ -37,7 +37,8 @@ pub(super) struct Only {
 pub(super) async fn refresh(
     State(parts): State<Arc<Parts>>,
     Path(name): Path<String>,
-    (Query(accept), Query(Only { only })): (Query<Accept>, Query<Only>),
+    Query(accept): Query<Accept>,
+    Query(Only { only }): Query<Only>,
     body: String,
 ) -> Answer<Refreshed> {
     let accept = match (accept.is_given()?, only) {

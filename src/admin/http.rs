@@ -69,7 +69,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     while let Some((stream, client)) = stop.run_until_cancelled(accept(&listener, &places)).await {
         let incoming = Arc::new(wire::Incoming::new(stream));
         let place = places.enter(one_client(client.ip()), incoming.clone());
-        connections.spawn(converse(Wire(incoming), router.clone(), limits, (stop.clone(), place)));
+        connections.spawn(converse(Wire(incoming), router.clone(), limits, stop.clone(), place));
         in_a_row = (in_a_row + 1) % BURST;
         if in_a_row == 0 {
             tokio::task::yield_now().await;
@@ -104,7 +104,7 @@ async fn accept(listener: &TcpListener, places: &ConnectionSlots) -> (TcpStream,
     }
 }
 
-async fn converse(stream: Wire, router: Router, limits: Limits, (stop, place): (CancellationToken, ConnectionPermit)) {
+async fn converse(stream: Wire, router: Router, limits: Limits, stop: CancellationToken, place: ConnectionPermit) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
     let (place, router) = (Arc::new(place), TowerToHyperService::new(router));

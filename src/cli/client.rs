@@ -71,7 +71,7 @@ impl Client {
 
     /// Sends a text, without a time limit, and parses the response.
     pub(super) async fn send<T: DeserializeOwned>(&self, path: &str, text: &str) -> Result<T, NoAnswer> {
-        read(&self.exchanged(Duration::from_hours(1), ("POST", path), text).await?)
+        read(&self.exchanged(Duration::from_hours(1), "POST", path, text).await?)
     }
 
     async fn ask_within<T: DeserializeOwned>(
@@ -89,13 +89,13 @@ impl Client {
     }
 
     async fn body_within(&self, patience: Duration, method: &str, path: &str) -> Result<Vec<u8>, NoAnswer> {
-        self.exchanged(patience, (method, path), "").await
+        self.exchanged(patience, method, path, "").await
     }
 
-    async fn exchanged(&self, patience: Duration, what: (&str, &str), sent: &str) -> Result<Vec<u8>, NoAnswer> {
+    async fn exchanged(&self, patience: Duration, method: &str, path: &str, sent: &str) -> Result<Vec<u8>, NoAnswer> {
         let silent = |_| NoAnswer::Unreachable(self.address, io::ErrorKind::TimedOut.into());
         let (status, body) =
-            tokio::time::timeout(patience, self.exchange(what, sent)).await.map_err(silent).flatten()?;
+            tokio::time::timeout(patience, self.exchange(method, path, sent)).await.map_err(silent).flatten()?;
         if status.is_success() {
             return Ok(body);
         }
@@ -104,7 +104,7 @@ impl Client {
         Err(NoAnswer::Refused { status: status.as_u16(), text })
     }
 
-    async fn exchange(&self, (method, path): (&str, &str), sent: &str) -> Result<(StatusCode, Vec<u8>), NoAnswer> {
+    async fn exchange(&self, method: &str, path: &str, sent: &str) -> Result<(StatusCode, Vec<u8>), NoAnswer> {
         let unreachable = |error| NoAnswer::Unreachable(self.address, error);
         let broken = |error: hyper::Error| match io_error(&error) {
             Some(error) => unreachable(error),
@@ -203,7 +203,7 @@ mod tests {
             stream.write_all(response).await.unwrap();
         };
         let client = Client { address, token };
-        tokio::join!(client.exchanged(PATIENCE, ("POST", "/api/x"), "text!"), server).0
+        tokio::join!(client.exchanged(PATIENCE, "POST", "/api/x", "text!"), server).0
     }
 
     #[tokio::test]

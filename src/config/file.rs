@@ -160,8 +160,9 @@ impl Gathering {
                 self.context.problems.truncate(problems);
                 return None;
             };
-            let items = ("accepted_domain", &mut self.accepted_domains);
-            each((source, run.start), part.get_ref(), items, &mut self.context, accepted_domain::read);
+            let context = &mut self.context;
+            let items = each(source, run.start, part.get_ref(), "accepted_domain", context, accepted_domain::read);
+            self.accepted_domains.extend(items);
         }
         self.names.insert("accepted_domain".to_owned());
         Some(rest)
@@ -207,16 +208,13 @@ impl Gathering {
             self.context.problems.add(whole.at("server"), "[server] belongs to the main file, which includes this one");
         }
         let context = &mut self.context;
-        each((source, 0), tables, ("receive_connector", &mut self.receive_connectors), context, |reader| {
-            Some(receive_connector::read(reader))
-        });
-        each((source, 0), tables, ("accepted_domain", &mut self.accepted_domains), context, accepted_domain::read);
-        each((source, 0), tables, ("directory", &mut self.directories), context, |reader| {
-            Some(directory::read(reader))
-        });
-        each((source, 0), tables, ("send_connector", &mut self.send_connectors), context, |reader| {
-            Some(send_connector::read(reader))
-        });
+        let found =
+            each(source, 0, tables, "receive_connector", context, |reader| Some(receive_connector::read(reader)));
+        self.receive_connectors.extend(found);
+        self.accepted_domains.extend(each(source, 0, tables, "accepted_domain", context, accepted_domain::read));
+        self.directories.extend(each(source, 0, tables, "directory", context, |reader| Some(directory::read(reader))));
+        let found = each(source, 0, tables, "send_connector", context, |reader| Some(send_connector::read(reader)));
+        self.send_connectors.extend(found);
         if let Some(item) = self.single(source, tables, "admin", |reader| server::admin(reader, state_dir)) {
             self.admin = Some(item);
         }
@@ -310,20 +308,22 @@ fn single<'t>(tables: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeTable
     value.get_ref().as_table().map(|table| (value.span().start, table))
 }
 
-/// Reads every table of a name into its list; the tables come from a part of the source that begins at this offset.
+/// Reads every table of a name; the tables come from a part of the source that begins at this offset.
 fn each<T>(
-    (source, start): (&Arc<Source>, usize),
+    source: &Arc<Source>,
+    start: usize,
     tables: &DeTable<'_>,
-    (name, items): (&'static str, &mut Vec<Item<T>>),
+    name: &'static str,
     context: &mut Context,
     read: impl Fn(&mut Reader<'_>) -> Option<T>,
-) {
-    let Some((key, value)) = tables.get_key_value(name) else { return };
+) -> Vec<Item<T>> {
+    let mut items = Vec::new();
+    let Some((key, value)) = tables.get_key_value(name) else { return items };
     let array = value.get_ref().as_array().filter(|array| array.iter().all(|element| element.get_ref().is_table()));
     let Some(array) = array else {
         let place = Location::new(source, start + key.span().start);
         context.problems.add(&place, format!("`{name}`: expected a list of tables: [[{name}]], each time"));
-        return;
+        return items;
     };
     for element in array {
         let DeValue::Table(table) = element.get_ref() else { continue };
@@ -331,6 +331,7 @@ fn each<T>(
         let used = read(&mut Reader::new(name, Some(table), &places, context));
         items.extend(used.map(|used| Item { used, places }));
     }
+    items
 }
 
 fn hex(bytes: &[u8]) -> String {

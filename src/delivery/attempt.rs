@@ -211,21 +211,20 @@ impl Outbound {
         *self.shared.own_listeners.lock() = listeners.into();
     }
 
-    /// The sending side for a branch. `ehlo` is our host name.
+    /// The sending side for a branch.
     pub(crate) fn way_out(
         &self,
-        ehlo: &Domain,
-        (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
+        terms: Terms,
+        connector: &Arc<SendConnector>,
         next_hop_domain: &Domain,
-        (waits, applicant): (Waits, Applicant),
+        waits: Waits,
+        applicant: Applicant,
     ) -> WayOut {
-        let terms = Arc::new(Terms { ehlo: ehlo.clone(), smtp: smtp.clone() });
-        let (connector, next_hop_domain) = (connector.clone(), next_hop_domain.clone());
         WayOut {
             shared: self.shared.clone(),
-            terms,
-            connector,
-            next_hop_domain,
+            terms: Arc::new(terms),
+            connector: connector.clone(),
+            next_hop_domain: next_hop_domain.clone(),
             waits,
             applicant,
             reach: Reach::Anywhere,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
+use super::attempt::connection::Terms;
 use super::attempt::{Outbound, Waits};
 use super::branch::{Branch, InFlight, Lag, Member, Message};
 use super::outcome::{Class, Outcome};
@@ -123,7 +124,7 @@ impl Branches {
     pub(crate) async fn ask(&mut self, asked: &[(TakesPart<'_>, CutThroughRecipient<'_>)]) -> Vec<Outcome> {
         if let [(part, one)] = asked {
             let at = self.branch(*part, one);
-            return self.all[at].ask((one.origin, one.sender), vec![one.member()], one.vouched).await;
+            return self.all[at].ask(one.origin, one.sender, vec![one.member()], one.vouched).await;
         }
         let places: Vec<usize> = asked.iter().map(|(part, one)| self.branch(*part, one)).collect();
         let mut asking = Vec::new();
@@ -131,8 +132,9 @@ impl Branches {
             let its = || asked.iter().zip(&places).filter(|(_, at)| **at == place).map(|((_, one), _)| one);
             let Some(first) = its().next() else { continue };
             let vouched = if its().any(|one| one.vouched == Vouched::Yes) { Vouched::Yes } else { Vouched::No };
-            let (from, members) = ((first.origin, first.sender), its().map(CutThroughRecipient::member).collect());
-            asking.push(async move { (place, branch.ask(from, members, vouched).await.into_iter()) });
+            let (origin, sender, members) =
+                (first.origin, first.sender, its().map(CutThroughRecipient::member).collect());
+            asking.push(async move { (place, branch.ask(origin, sender, members, vouched).await.into_iter()) });
         }
         let mut answers = join_all(asking).await;
         let answer = |place: &usize| {
@@ -157,8 +159,9 @@ impl Branches {
                 Unreachable::Queue => WhenUnreachable::Queue,
             };
             let waits = Waits::of_client(part.smtp, part.cut_through, otherwise);
+            let terms = Terms { ehlo: self.ehlo.clone(), smtp: part.smtp.clone() };
             let domain = &asked.route.next_hop_domain;
-            let out = self.outbound.way_out(&self.ehlo, (part.connector, part.smtp), domain, (waits, applicant(asked)));
+            let out = self.outbound.way_out(terms, part.connector, domain, waits, applicant(asked));
             self.all.push(Branch::new(out));
             self.all.len() - 1
         })

@@ -269,7 +269,7 @@ impl QueueShared {
         let config = self.parts.current.load().config.clone();
         let mut queue = self.queue.lock();
         for back in hops {
-            queue.hop_is_back(back, (rules(&config, &back.connector), UnixTime::steady()));
+            queue.hop_is_back(back, rules(&config, &back.connector), UnixTime::steady());
         }
     }
 

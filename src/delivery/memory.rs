@@ -70,10 +70,11 @@ impl Memory {
     /// brought it.
     pub(crate) fn accepted<'a>(
         &self,
-        message: (&ReversePath, &Identity, Option<IpAddr>),
+        reverse_path: &ReversePath,
+        facts: &Identity,
+        stranger: Option<IpAddr>,
         recipients: impl Iterator<Item = (&'a Address, &'a Route)> + Clone,
     ) {
-        let (reverse_path, facts, stranger) = message;
         let (now, queue_time) = (UnixTime::steady(), self.queue_time());
         let mut relays = self.relays();
         for (recipient, route) in recipients.clone() {
@@ -83,7 +84,7 @@ impl Memory {
         let mut good = self.good();
         for (recipient, route) in recipients {
             let is_known = matches!(route.way, RouteKind::Resolved | RouteKind::Redirected);
-            good.accepted_from(recipient, (&route.connector, Brought { stranger, is_known }), queue_time);
+            good.accepted_from(recipient, &route.connector, Brought { stranger, is_known }, queue_time);
         }
     }
 

@@ -178,8 +178,7 @@ impl Listening {
 impl Drop for Late {
     /// The wait was in vain, unless the reply came, which makes this ineffective.
     fn drop(&mut self) {
-        let waited = (self.began.elapsed(), self.of.few);
-        self.of.shared.change(|host, now| host.in_vain(self.number, waited, now));
+        self.of.shared.change(|host, now| host.in_vain(self.number, self.began.elapsed(), self.of.few, now));
     }
 }
 

@@ -82,7 +82,8 @@ impl Memory {
         &self,
         address: &Address,
         route: &Route,
-        (outcome, step): (&Outcome, Step),
+        outcome: &Outcome,
+        step: Step,
         source: Source<'_>,
     ) -> bool {
         if !is_unlisted_policy(outcome.row) {
@@ -104,7 +105,7 @@ impl Memory {
     }
 
     /// A next hop has accepted a recipient, at RCPT or with the message.
-    pub(crate) fn taken(&self, address: &Address, route: &Route, (next_hop, step): (&Arc<str>, Step)) {
+    pub(crate) fn taken(&self, address: &Address, route: &Route, next_hop: &Arc<str>, step: Step) {
         if next_hop.is_empty() || self.everybody().is_quiet() {
             return;
         }

@@ -125,7 +125,7 @@ fn open(config: &DirectoryConfig, previous: &[Built], needs: &Needs<'_>) -> Resu
         DirectoryKind::Ldap(ldap) => {
             let nobody: Arc<dyn Mail> = Arc::new(NoMail);
             let room = folder.map(|folder| Room { folder, metrics, mail: mail.unwrap_or(&nobody) });
-            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open_after(before, (name, ldap), room, metrics)?)))
+            Ok(AnyDirectory::Ldap(Arc::new(LdapDirectory::open_after(before, name, ldap, room, metrics)?)))
         }
         DirectoryKind::CallAhead(asked) => {
             let directory = CallAheadDirectory::open(name, asked, prober, metrics)?;

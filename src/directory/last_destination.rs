@@ -192,7 +192,7 @@ impl Remembered {
         match self.guard.weigh(now, together.saturating_sub(announced), self.known.len()) {
             Ruling::Hold if !meant => {
                 let since = self.held.get(&key).map_or(with.day, |waits| waits.row.since);
-                let row = self.row(address, (before, lookup), since, new.as_deref());
+                let row = self.row(address, before, lookup, since, new.as_deref());
                 self.held.insert(key, Waits { asked: now, row });
                 return true;
             }
@@ -223,7 +223,8 @@ impl Remembered {
     fn row(
         &self,
         address: &str,
-        (before, now): (Option<Seen>, &Lookup),
+        before: Option<Seen>,
+        now: &Lookup,
         since: UnixTime,
         new: Option<&str>,
     ) -> HeldAddress {

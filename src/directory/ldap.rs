@@ -109,7 +109,7 @@ impl LdapDirectory {
     ) -> Result<Self, Vec<String>> {
         let mail: Arc<dyn Mail> = Arc::new(NoMail);
         let room = folder.map(|folder| Room { folder, metrics, mail: &mail });
-        Self::open_after(None, (name, config), room, metrics)
+        Self::open_after(None, name, config, room, metrics)
     }
 
     /// The same with a folder and knowledge of accepted mail, and as the successor of another one: passwords that were
@@ -119,7 +119,8 @@ impl LdapDirectory {
     /// The same.
     pub fn open_after(
         previous: Option<&Self>,
-        (name, config): (&Arc<str>, &LdapConfig),
+        name: &Arc<str>,
+        config: &LdapConfig,
         room: Option<Room<'_>>,
         metrics: &Metrics,
     ) -> Result<Self, Vec<String>> {
@@ -132,7 +133,7 @@ impl LdapDirectory {
         let one = servers.len() == 1;
         let attempts = servers.len() + 2;
         let rejected = previous.and_then(|previous| previous.opener.rejected_of(config)).unwrap_or_default();
-        let opener = Arc::new(Opener::new(name, (config, servers), rejected, metrics));
+        let opener = Arc::new(Opener::new(name, config, servers, rejected, metrics));
         let (supervisor, states) =
             Supervisor::new(Arc::clone(name), config.timeout, Arc::clone(&opener), Arc::clone(&health));
         let kept = match (config.mode, room) {

@@ -147,7 +147,7 @@ impl Snapshot {
                 let served = self.empty.clone().resumed(loaded.view, kept);
                 log::resumed(name, &served);
                 self.served.store(Some(served.into()));
-                *self.contact.lock() = SnapshotFreshness::saved(position, (loaded.at.of_day(), instant()), whole);
+                *self.contact.lock() = SnapshotFreshness::saved(position, loaded.at.of_day(), instant(), whole);
                 *self.journal.lock() = Some(journal);
             }
             Err(error) => tracing::warn!(

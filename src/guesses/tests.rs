@@ -11,7 +11,7 @@ fn guesses() -> Guesses {
 }
 
 fn guess(guesses: &Guesses, client: &str, name: &str, password: &str) -> Guess {
-    guesses.guess(client.parse().unwrap(), "directory", (name, password))
+    guesses.guess(client.parse().unwrap(), "directory", name, password)
 }
 
 /// This many different passwords fail.
@@ -40,7 +40,7 @@ fn a_refused_pair_is_not_asked_again_for_ten_minutes() {
     ] {
         assert_eq!(table.step(&guess(&table, client, name, password), UnixTime(at)), step, "{client} {name} {at}");
     }
-    let elsewhere = table.guess(HOME.parse().unwrap(), "users:file", ("ann", "wrong"));
+    let elsewhere = table.guess(HOME.parse().unwrap(), "users:file", "ann", "wrong");
     assert_eq!(table.step(&elsewhere, UnixTime(1)), Step::Ask, "another source was not asked");
     // Repeating it does not prolong the refusal.
     table.refused(&guess(&table, HOME, "ann", "wrong"), UnixTime(9 * MINUTE));
@@ -110,7 +110,7 @@ fn reach(table: &mut Guesses, client: &str, password: &str, at: u64) -> Result<R
 }
 
 /// The same, with its result.
-fn reached(table: &mut Guesses, (client, password): (&str, &str), outcome: Outcome, at: u64) -> Result<(), Closed> {
+fn reached(table: &mut Guesses, client: &str, password: &str, outcome: Outcome, at: u64) -> Result<(), Closed> {
     let reach = reach(table, client, password, at)?;
     table.settle(reach, outcome, UnixTime(at));
     Ok(())
@@ -126,7 +126,7 @@ fn three_wrong_passwords_of_strangers_reach_an_account() {
     for number in 0..100 {
         let (client, password) = (format!("198.51.100.{number}"), number.to_string());
         let expected = if number < 3 { Ok(()) } else { Err(Closed::Wrong) };
-        assert_eq!(reached(&mut table, (&client, &password), Outcome::Wrong, number), expected, "{number}");
+        assert_eq!(reached(&mut table, &client, &password, Outcome::Wrong, number), expected, "{number}");
     }
     let other = guess(&table, HOME, "bob", "x");
     assert!(table.reach(&other, "CN=Bob", UnixTime(100)).is_ok(), "another account is not touched");
@@ -139,14 +139,14 @@ fn who_logged_in_from_there_is_asked_as_usual_and_strangers_take_nothing_from_hi
     let mut table = guesses();
     table.accepted(&guess(&table, HOME, "ann", "right"), UnixTime(0));
     for number in 0..5 {
-        let _ = reached(&mut table, ("198.51.100.1", &number.to_string()), Outcome::Wrong, 1);
+        let _ = reached(&mut table, "198.51.100.1", &number.to_string(), Outcome::Wrong, 1);
     }
     for number in 0..50 {
-        assert_eq!(reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 2), Ok(()), "{number}");
+        assert_eq!(reached(&mut table, HOME, &number.to_string(), Outcome::Wrong, 2), Ok(()), "{number}");
     }
     // From a client with many failures three more reach the account.
     fail(&mut table, HOME, 20, 3);
-    let wrong = |number: &u32| reached(&mut table, (HOME, &number.to_string()), Outcome::Wrong, 4).is_ok();
+    let wrong = |number: &u32| reached(&mut table, HOME, &number.to_string(), Outcome::Wrong, 4).is_ok();
     assert_eq!((0..50).filter(wrong).count(), 3);
 }
 
@@ -156,7 +156,7 @@ fn a_right_password_takes_no_place_for_long() {
     for number in 0..50 {
         let client = format!("198.51.100.{number}");
         for outcome in [Outcome::Right, Outcome::NotLookedAt] {
-            assert_eq!(reached(&mut table, (&client, "right"), outcome, 5), Ok(()), "{number}");
+            assert_eq!(reached(&mut table, &client, "right", outcome, 5), Ok(()), "{number}");
         }
     }
     assert!(table.under_way.is_empty());
@@ -213,7 +213,7 @@ fn never_more_than_three_wrong_ones_whatever_is_under_way() {
 fn what_was_never_answered_may_have_been_wrong() {
     let mut table = guesses();
     for _ in 0..3 {
-        assert_eq!(reached(&mut table, (HOME, "right"), Outcome::Unanswered, 5), Ok(()));
+        assert_eq!(reached(&mut table, HOME, "right", Outcome::Unanswered, 5), Ok(()));
     }
     assert_eq!(reach(&mut table, HOME, "right", 6).err(), Some(Closed::Unanswered));
     // None has failed, and half an hour later everything is forgotten.
@@ -225,12 +225,12 @@ fn what_was_never_answered_may_have_been_wrong() {
     let office = "192.0.2.200";
     table.accepted(&guess(&table, office, "ann", "old"), UnixTime(0));
     for password in ["right", "right", "guess"] {
-        assert_eq!(reached(&mut table, (HOME, password), Outcome::Unanswered, 5), Ok(()));
+        assert_eq!(reached(&mut table, HOME, password, Outcome::Unanswered, 5), Ok(()));
     }
     assert_eq!(reach(&mut table, HOME, "right", 6).err(), Some(Closed::Unanswered));
-    assert_eq!(reached(&mut table, (office, "right"), Outcome::Right, 7), Ok(()));
+    assert_eq!(reached(&mut table, office, "right", Outcome::Right, 7), Ok(()));
     for password in ["right", "other"] {
-        assert_eq!(reached(&mut table, (HOME, password), Outcome::Wrong, 8), Ok(()), "{password}");
+        assert_eq!(reached(&mut table, HOME, password, Outcome::Wrong, 8), Ok(()), "{password}");
     }
     assert_eq!(reach(&mut table, HOME, "another", 9).err(), Some(Closed::Unanswered), "a guess, and two wrong ones");
 }
@@ -257,7 +257,7 @@ fn twenty_of_a_client_are_under_way_and_the_next_ones_wait_for_an_answer() {
     let begun: Vec<Guess> = new.into_iter().filter(|new| table.begin(new, UnixTime(10)) == Step::Ask).collect();
     assert_eq!(begun.len(), 15, "with five that failed");
     assert!(matches!(begin(&mut table, "new50", "x"), Step::Wait(_)));
-    let other = table.guess("192.0.2.2".parse().unwrap(), "directory", ("new50", "x"));
+    let other = table.guess("192.0.2.2".parse().unwrap(), "directory", "new50", "x");
     assert_eq!(table.begin(&other, UnixTime(10)), Step::Ask, "another client");
     table.end(&other);
     // Right ones free room; wrong ones do not, and all wait until the last is answered.

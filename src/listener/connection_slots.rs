@@ -122,7 +122,9 @@ impl ConnectionSlots {
         &self,
         connector: &ReceiveConnector,
         address: IpAddr,
-        (behind, proof, sessions): (Behind, Proof, Sessions),
+        behind: Behind,
+        proof: Proof,
+        sessions: Sessions,
     ) -> Result<ConnectionPermit, NoSlot> {
         let (client, now) = (one_client(address), self.start.elapsed());
         let whose = Whose::from(Shown { organization: &connector.organization, authenticated: false });

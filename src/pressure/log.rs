@@ -26,7 +26,7 @@ pub(super) fn measure(metrics: &Metrics, figures: &Figures, levels: Levels) {
 }
 
 /// Logs a line for each resource whose level has changed.
-pub(super) fn changes(figures: &Figures, bounds: Bounds, (before, now): (Levels, Levels)) {
+pub(super) fn changes(figures: &Figures, bounds: Bounds, before: Levels, now: Levels) {
     for want in Want::ALL {
         if before.of(want) != now.of(want) {
             change(want, figures, bounds, now.of(want));

@@ -188,7 +188,7 @@ pub fn weigh(figures: &Figures, bounds: Bounds, before: Levels) -> Levels {
     Levels(Want::ALL.map(|want| {
         let reached = |level: &TurnedAway| {
             let was = if before.of(want) >= *level { Was::On } else { Was::Off };
-            is_reached((want, *level), was, figures, bounds)
+            is_reached(want, *level, was, figures, bounds)
         };
         [TurnedAway::Everybody, TurnedAway::Strangers].into_iter().find(reached).unwrap_or_default()
     }))
@@ -201,7 +201,7 @@ enum Was {
     Off,
 }
 
-fn is_reached((want, level): (Want, TurnedAway), was: Was, figures: &Figures, bounds: Bounds) -> bool {
+fn is_reached(want: Want, level: TurnedAway, was: Was, figures: &Figures, bounds: Bounds) -> bool {
     let everybody = level == TurnedAway::Everybody;
     match want {
         Want::Disk => is_below(figures.free, bounds.min_free, was),

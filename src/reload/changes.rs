@@ -10,9 +10,9 @@ use crate::routing::accepted_domain::AcceptedDomains;
 pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     domains(&old.routing.accepted, &new.routing.accepted, &mut found);
-    named("receive connector", (&old.receive_connectors, &new.receive_connectors), |item| &item.name, &mut found);
-    named("directory", (&old.directories, &new.directories), |item| &item.name, &mut found);
-    named("send connector", (&old.send_connectors, &new.send_connectors), |item| &item.name, &mut found);
+    named("receive connector", &old.receive_connectors, &new.receive_connectors, |item| &item.name, &mut found);
+    named("directory", &old.directories, &new.directories, |item| &item.name, &mut found);
+    named("send connector", &old.send_connectors, &new.send_connectors, |item| &item.name, &mut found);
     let order = |config: &Config| config.directories.iter().map(|item| item.name.clone()).collect::<Vec<_>>();
     let (before, after) = (order(old), order(new));
     if before != after && before.iter().all(|name| after.contains(name)) && before.len() == after.len() {
@@ -48,7 +48,8 @@ fn domains(old: &AcceptedDomains, new: &AcceptedDomains, found: &mut Vec<String>
 
 fn named<T: PartialEq>(
     what: &str,
-    (old, new): (&[Arc<T>], &[Arc<T>]),
+    old: &[Arc<T>],
+    new: &[Arc<T>],
     name: impl Fn(&T) -> &Arc<str>,
     found: &mut Vec<String>,
 ) {

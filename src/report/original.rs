@@ -26,7 +26,7 @@ pub(super) enum Original {
 impl Original {
     /// Reads the header section, or the whole message if a recipient failed, MAIL had RET=FULL (RFC 3461 4.3) and
     /// `room` allows it. A message that cannot be read is reported without it.
-    pub(super) async fn read((spool, room): (&dyn Spool, Room), about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
+    pub(super) async fn read(spool: &dyn Spool, room: Room, about: &Entry, due: &[(&Queued, &Reported)]) -> Self {
         let content = &about.content;
         let failed = due.iter().any(|(_, reported)| reported.action == Action::Failed);
         let returnable = room == Room::Whole && content.size <= LARGEST_RETURNED && !content.bare_lf;

@@ -260,10 +260,10 @@ mod tests {
 
     /// A stamp for alice and her other address, made for another message.
     fn rewritten(number: u64, time: u64) -> String {
-        stamp_by(&keys()[0], "mx", (number, time))
+        stamp_by(&keys()[0], "mx", number, time)
     }
 
-    fn stamp_by(key: &stamp::Key, installation: &str, (number, time): (u64, u64)) -> String {
+    fn stamp_by(key: &stamp::Key, installation: &str, number: u64, time: u64) -> String {
         let recipients = &[&address("alice@contoso.com"), &address("alice@b.example")];
         let identity = &examine(format!("Message-ID: <{number}@rewriter>\r\n").as_bytes()).identity;
         sign(key, &NewStamp { installation, via: "b", time: UnixTime(time), recipients, identity })
@@ -275,8 +275,8 @@ mod tests {
             let stamp = |(number, time): (usize, &u64)| rewritten(number as u64, *time);
             times.iter().enumerate().map(stamp).collect::<String>()
         };
-        let forged = stamp_by(&stamp::Key::new([8; 32]), "mx", (1, 10_000));
-        let foreign = stamp_by(&keys()[0], "elsewhere", (1, 10_000));
+        let forged = stamp_by(&stamp::Key::new([8; 32]), "mx", 1, 10_000);
+        let foreign = stamp_by(&keys()[0], "elsewhere", 1, 10_000);
         let alice = "alice@contoso.com";
         // `max_passes` is 2, and the time is 10,000.
         for (what, fields, recipient, looped) in [

@@ -92,7 +92,7 @@ impl<T> Ranks<T> {
 
     /// Replaces the oldest of rank `from` by an item that becomes the newest of its own rank, and returns the oldest.
     /// `None`: rank `from` is empty.
-    pub(super) fn replace_oldest(&mut self, from: Rank, (rank, thing): (Rank, T)) -> Option<(Slot, T)> {
+    pub(super) fn replace_oldest(&mut self, from: Rank, rank: Rank, thing: T) -> Option<(Slot, T)> {
         let slot = self.oldest_slot(from)?;
         self.renew(slot, rank);
         Some((slot, std::mem::replace(self.get_mut(slot), thing)))
@@ -145,7 +145,7 @@ mod tests {
                 } else if step < 3 {
                     let Some((slot, thing)) = (!lists[step].is_empty()).then(|| lists[step].remove(at % lists[step].len()))
                     else {
-                        prop_assert_eq!(ranks.replace_oldest(Rank::ALL[step], (rank, at)), None);
+                        prop_assert_eq!(ranks.replace_oldest(Rank::ALL[step], rank, at), None);
                         continue;
                     };
                     ranks.renew(slot, rank);
@@ -154,7 +154,7 @@ mod tests {
                 } else if !lists[step - 3].is_empty() {
                     let oldest = lists[step - 3].remove(0);
                     prop_assert_eq!(ranks.oldest(Rank::ALL[step - 3]), Some(&oldest.1));
-                    prop_assert_eq!(ranks.replace_oldest(Rank::ALL[step - 3], (rank, at)), Some(oldest));
+                    prop_assert_eq!(ranks.replace_oldest(Rank::ALL[step - 3], rank, at), Some(oldest));
                     lists[to].push((oldest.0, at));
                 }
                 for (rank, list) in Rank::ALL.into_iter().zip(&lists) {

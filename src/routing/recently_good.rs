@@ -119,11 +119,11 @@ impl RecentlyGood {
     /// Notes that a next hop of this send connector accepted mail for an address, from a client that is not a stranger.
     /// Earlier refusals are cleared.
     pub fn accepted(&mut self, address: &Address, connector: &str, now: QueueTime) {
-        self.accepted_from(address, (connector, Brought::default()), now);
+        self.accepted_from(address, connector, Brought::default(), now);
     }
 
     /// The same for any client.
-    pub fn accepted_from(&mut self, address: &Address, (connector, by): (&str, Brought), now: QueueTime) {
+    pub fn accepted_from(&mut self, address: &Address, connector: &str, by: Brought, now: QueueTime) {
         self.clear_refusals(address, connector);
         let (hash, connector) = (self.hash(address), self.number(connector));
         let known = self.known.get(&hash).copied();
@@ -152,7 +152,7 @@ impl RecentlyGood {
             self.order.add(rank, good)
         } else {
             let from = self.gives_way(rank, now);
-            let Some((slot, oldest)) = from.and_then(|from| self.order.replace_oldest(from, (rank, good))) else {
+            let Some((slot, oldest)) = from.and_then(|from| self.order.replace_oldest(from, rank, good)) else {
                 return;
             };
             self.known.remove(&oldest.hash);

@@ -17,6 +17,16 @@ use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
 use crate::time::{QueueTime, UnixTime};
 
+/// A recipient that its next hop refuses as unknown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RefusedRcpt<'a> {
+    pub(super) address: &'a Address,
+    pub(super) route: &'a Route,
+    pub(super) followed: Followed,
+    pub(super) outcome: &'a Outcome,
+    pub(super) step: Step,
+}
+
 impl Transaction {
     /// Whether a next hop that refuses a recipient by an unknown policy refuses all recipients.
     pub(super) fn refuses_everybody(
@@ -26,7 +36,7 @@ impl Transaction {
         route: &Route,
         outcome: &Outcome,
     ) -> bool {
-        services.memory.refuses_by_policy(address, route, (outcome, Step::Rcpt), self.source())
+        services.memory.refuses_by_policy(address, route, outcome, Step::Rcpt, self.source())
     }
 
     /// Where this transaction's message comes from.
@@ -35,13 +45,8 @@ impl Transaction {
     }
 
     /// Whether the refusal of a recipient as unknown by its next hop is believed; asks the directory live.
-    pub(super) async fn judge(
-        &self,
-        services: &Services,
-        address: &Address,
-        (route, followed): (&Route, Followed),
-        (outcome, step): (&Outcome, Step),
-    ) -> (Judged, Vec<Reason>) {
+    pub(super) async fn judge(&self, services: &Services, refused: RefusedRcpt<'_>) -> (Judged, Vec<Reason>) {
+        let RefusedRcpt { address, route, followed, outcome, step } = refused;
         let now = UnixTime::now();
         let live = self.resolve_live(address, now).await;
         let unknown = Unknown {
@@ -74,7 +79,7 @@ impl Transaction {
     }
 
     /// What is done about a recipient whose next hop is unreachable.
-    pub(super) fn when_unreachable(&self, services: &Services, (address, route): (&Address, &Route)) -> Unreachable {
+    pub(super) fn when_unreachable(&self, services: &Services, address: &Address, route: &Route) -> Unreachable {
         self.otherwise(route, || self.recently_good(services, |good, now| good.is_good(address, now)))
     }
 

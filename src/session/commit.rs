@@ -15,7 +15,7 @@ use crate::delivery::dispatch::{Handover, UnderWay};
 use crate::delivery::outcome::{Class, Outcome as Answer};
 use crate::message::queue_id::QueueId;
 use crate::message::stamp::Stamp;
-use crate::report::{self, Action, Made, Reported};
+use crate::report::{self, Action, Made, Reported, Stores};
 use crate::routing::verdict::RouteKind;
 use crate::smtp::envelope::{ChosenBy, Origin};
 use crate::smtp::reply::{self, Reply};
@@ -151,7 +151,9 @@ impl AcceptedMessage {
 pub(super) async fn commit(
     services: Arc<Services>,
     session: String,
-    (mut transaction, kept, writing): (Box<Transaction>, AcceptedMessage, Writing),
+    mut transaction: Box<Transaction>,
+    kept: AcceptedMessage,
+    writing: Writing,
 ) -> Result<Reply, Reply> {
     let committing = async move {
         let stored = match writing.finish().await {
@@ -160,10 +162,10 @@ pub(super) async fn commit(
         };
         let entries = match stored {
             Ok(entries) => entries,
-            Err(error) => return without_the_spool(&services, &session, (transaction, kept), &error).await,
+            Err(error) => return without_the_spool(&services, &session, transaction, kept, &error).await,
         };
         record(&services, &session, &transaction, &kept);
-        tell_reports(&services, &session, &transaction, (&kept, &entries));
+        tell_reports(&services, &session, &transaction, &kept, &entries);
         for entry in entries {
             let its = entry.id == kept.id;
             let under_way = if its { std::mem::take(&mut transaction.under_way) } else { Vec::new() };
@@ -185,7 +187,8 @@ pub(super) async fn commit(
 async fn without_the_spool(
     services: &Services,
     session: &str,
-    (mut transaction, mut kept): (Box<Transaction>, AcceptedMessage),
+    mut transaction: Box<Transaction>,
+    mut kept: AcceptedMessage,
     error: &SpoolError,
 ) -> Result<Reply, Reply> {
     let refusal = cannot_keep(services, &transaction, error);
@@ -218,7 +221,7 @@ async fn store(
     let entry = kept.entry(transaction, services.spool.queue_time());
     let mut record = Record::default();
     let mut entries = Vec::new();
-    let report = make_report(services, transaction, &draft, (&entry, &kept.reported)).await?;
+    let report = make_report(services, transaction, &draft, &entry, &kept.reported).await?;
     // A message whose recipients are all finished is contained in its report only.
     if !entry.is_finished() {
         entries.push(entry.clone());
@@ -236,15 +239,16 @@ async fn make_report(
     services: &Services,
     transaction: &Transaction,
     draft: &Draft,
-    (entry, reported): (&Entry, &[Reported]),
+    entry: &Entry,
+    reported: &[Reported],
 ) -> Result<Option<(Draft, Entry)>, SpoolError> {
     if reported.is_empty() {
         return Ok(None);
     }
     let spool = WithDraft { spool: &*services.spool, draft };
     let memory = &services.memory;
-    let from: report::From<'_> = (&spool, &memory.reports, &memory.dead_letters);
-    Ok(match report::make(&transaction.in_force, from, entry, reported, UnixTime::now()).await? {
+    let stores = Stores { spool: &spool, waiting: &memory.reports, dead_letters: &memory.dead_letters };
+    Ok(match report::make(&transaction.in_force, stores, entry, reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {
@@ -368,7 +372,8 @@ fn tell_reports(
     services: &Services,
     session: &str,
     transaction: &Transaction,
-    (kept, entries): (&AcceptedMessage, &[Entry]),
+    kept: &AcceptedMessage,
+    entries: &[Entry],
 ) {
     let about = kept.id.to_string();
     for report in entries.iter().filter(|entry| entry.id != kept.id) {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Services;
+use super::answer::RefusedRcpt;
 use super::commit::{self, AcceptedMessage, Fate};
 use super::content_buffer::Writing;
 use super::loop_check::Passed;
@@ -76,7 +77,7 @@ pub(super) async fn end(
     let fates = if transaction.branches.is_empty() {
         transaction.recipients.iter().map(|_| Fate::due(UnixTime::steady())).collect()
     } else {
-        send(services, session, &mut transaction, (&passed, &content, &mut writing)).await?
+        send(services, session, &mut transaction, &passed, &content, &mut writing).await?
     };
     let (fates, reported) = with_loops(fates, &passed);
     let to_remember = ToRemember::of(&passed, &fates);
@@ -87,7 +88,7 @@ pub(super) async fn end(
     let queued = kept.needs_the_spool(&transaction);
     let label = if queued { "queue" } else { "cut-through" };
     let reply = if queued {
-        commit::commit(services.clone(), session.to_string(), (transaction, kept, writing)).await?
+        commit::commit(services.clone(), session.to_string(), transaction, kept, writing).await?
     } else {
         commit::delivered(services, session, &transaction, kept)
     };
@@ -125,12 +126,14 @@ async fn send(
     services: &Services,
     session: &Arc<str>,
     transaction: &mut Transaction,
-    (passed, content, writing): (&Passed, &Content, &mut Writing),
+    passed: &Passed,
+    content: &Content,
+    writing: &mut Writing,
 ) -> Result<Vec<Fate>, Answer> {
     let until = Instant::now() + END_OF_DATA;
-    let mut outcomes = hand_out(services, transaction, (passed, content, writing), until).await?;
+    let mut outcomes = hand_out(services, transaction, passed, content, writing, until).await?;
     remember(services, transaction, &content.identity, &outcomes);
-    doubt(services, (transaction, passed), &mut outcomes, until).await;
+    doubt(services, transaction, passed, &mut outcomes, until).await;
     // A message that is under way may arrive: if it were refused, it would come again.
     let under_way = Outcome::ours(Class::Accepted, reply::RECIPIENT_OK);
     let going: Vec<usize> =
@@ -139,11 +142,12 @@ async fn send(
         .iter()
         .map(|recipient| {
             let accepted = &transaction.recipients[*recipient];
-            let way = (&accepted.rcpt.address, &accepted.route);
             let outcome = outcomes[*recipient].as_ref();
             let outcome = outcome.or_else(|| transaction.is_under_way(*recipient).then_some(&under_way));
             let otherwise = match outcome {
-                Some(Outcome { class: Class::Unreachable, .. }) => transaction.when_unreachable(services, way),
+                Some(Outcome { class: Class::Unreachable, .. }) => {
+                    transaction.when_unreachable(services, &accepted.rcpt.address, &accepted.route)
+                }
                 _ => Unreachable::Queue, // nobody looks at it
             };
             (outcome, otherwise)
@@ -152,7 +156,7 @@ async fn send(
     let then = match final_reply(&combined) {
         Ok(then) => then,
         Err(answer) => {
-            let refused = refused(services, session, transaction, (content, going[answer], &outcomes));
+            let refused = refused(services, session, transaction, content, going[answer], &outcomes);
             return Err(refused);
         }
     };
@@ -161,7 +165,7 @@ async fn send(
     let mut fates: Vec<Fate> = (0..outcomes.len()).map(|recipient| transaction.untold(recipient, now)).collect();
     for (recipient, then) in going.into_iter().zip(then) {
         if let Some(outcome) = outcomes[recipient].take() {
-            fates[recipient] = fate(transaction, recipient, (outcome, then), now);
+            fates[recipient] = fate(transaction, recipient, outcome, then, now);
         }
     }
     Ok(fates)
@@ -171,12 +175,14 @@ async fn send(
 async fn hand_out(
     services: &Services,
     transaction: &mut Transaction,
-    (passed, content, writing): (&Passed, &Content, &mut Writing),
+    passed: &Passed,
+    content: &Content,
+    writing: &mut Writing,
     until: Instant,
 ) -> Result<Vec<Option<Outcome>>, Reply> {
     let in_force = transaction.in_force.clone();
     let (sender, recipients) = (&transaction.sender, &transaction.recipients);
-    regroup(&mut transaction.branches, (&in_force, &transaction.origin), (sender, recipients), passed);
+    regroup(&mut transaction.branches, &in_force, &transaction.origin, sender, recipients, passed);
     let body = writing.body().await.map_err(|error| cannot_keep(services, transaction, &error))?;
     let stranger = transaction.origin.is_stranger();
     let without_acceptance = if stranger { WithoutAcceptance::No } else { WithoutAcceptance::Yes };
@@ -201,7 +207,8 @@ async fn hand_out(
 /// does that). Their directories are asked concurrently; a recipient without an answer by `until` is deferred.
 async fn doubt(
     services: &Services,
-    (transaction, passed): (&mut Transaction, &Passed),
+    transaction: &mut Transaction,
+    passed: &Passed,
     outcomes: &mut [Option<Outcome>],
     until: Instant,
 ) {
@@ -222,18 +229,18 @@ async fn doubt(
     }
     let questions = unknown.iter().map(|(at, outcome)| {
         let Accepted { rcpt, route, .. } = &transaction.recipients[*at];
-        let way = (route, Followed::NotYet);
-        timeout_at(until, transaction.judge(services, &rcpt.address, way, (outcome, Step::Dot)))
+        let (address, followed, step) = (&rcpt.address, Followed::NotYet, Step::Dot);
+        timeout_at(until, transaction.judge(services, RefusedRcpt { address, route, followed, outcome, step }))
     });
     let judged = Box::pin(concurrently(questions.collect())).await;
     for ((at, outcome), judged) in unknown.into_iter().zip(judged) {
         let judged = judged.map_or(Judged::Temporary, |(judged, _)| judged);
-        obey(judged, (transaction, passed), at, outcome);
+        obey(judged, transaction, passed, at, outcome);
     }
 }
 
 /// Applies the judgement about a recipient that a next hop refused as unknown at the end of data.
-fn obey(judged: Judged, (transaction, passed): (&mut Transaction, &Passed), at: usize, outcome: &mut Outcome) {
+fn obey(judged: Judged, transaction: &mut Transaction, passed: &Passed, at: usize, outcome: &mut Outcome) {
     match judged {
         Judged::Follow(route) => {
             // A route that the message has passed already is left to the queue.
@@ -257,11 +264,13 @@ fn refused(
     services: &Services,
     session: &Arc<str>,
     transaction: &Transaction,
-    (content, recipient, outcomes): (&Content, usize, &[Option<Outcome>]),
+    content: &Content,
+    recipient: usize,
+    outcomes: &[Option<Outcome>],
 ) -> Answer {
     let Some(outcome) = &outcomes[recipient] else { return reply::TRY_AGAIN.into() };
     let words = transaction.words(&transaction.recipients[recipient].route, outcome);
-    if tell_refused(services, session, transaction, (&content.message_id, &words)) {
+    if tell_refused(services, session, transaction, &content.message_id, &words) {
         let (sender, message_id) = (&transaction.sender.reverse_path, &content.message_id);
         tracing::info!(%sender, reply = %words, said = %outcome.reply,
             row = outcome.row_name(), message_id, "message refused by its next hops");
@@ -274,14 +283,16 @@ fn refused(
         outcomes[*at].as_ref().is_some_and(|outcome| is_unknown(&transaction.words(route, outcome)))
     };
     let unknown: Vec<usize> = (0..outcomes.len()).filter(unknown).collect();
-    transaction.paced_at_dot(services, session, (&unknown, words))
+    transaction.paced_at_dot(services, session, &unknown, words)
 }
 
 /// Removes recipients that are not sent to from the branches, and moves those whose route the loop rules changed.
 pub(super) fn regroup(
     branches: &mut Branches,
-    (in_force, origin): (&InForce, &Origin),
-    (sender, recipients): (&Sender, &[Accepted]),
+    in_force: &InForce,
+    origin: &Origin,
+    sender: &Sender,
+    recipients: &[Accepted],
     passed: &Passed,
 ) {
     let mut parts = Vec::with_capacity(recipients.len());
@@ -338,7 +349,7 @@ impl Transaction {
 }
 
 /// What becomes of one recipient of an accepted message.
-fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), now: UnixTime) -> Fate {
+fn fate(transaction: &Transaction, at: usize, outcome: Outcome, then: Then, now: UnixTime) -> Fate {
     match (outcome.class, then) {
         (Class::Accepted, _) => Fate::delivered(outcome),
         (Class::Refused | Class::UnknownRecipient, Then::Report) => Fate::failed(outcome.reply, outcome.next_hop),
@@ -352,18 +363,13 @@ fn fate(transaction: &Transaction, at: usize, (outcome, then): (Outcome, Then), 
 
 /// Counts and traces a message that its next hops refused. Returns whether any of its recipients was logged
 /// individually.
-fn tell_refused(
-    services: &Services,
-    session: &str,
-    transaction: &Transaction,
-    (message_id, said): (&str, &Reply),
-) -> bool {
+fn tell_refused(services: &Services, session: &str, transaction: &Transaction, message_id: &str, said: &Reply) -> bool {
     let mut told = false;
     let result = if said.is_permanent() { "failed" } else { "deferred" };
     for recipient in &transaction.recipients {
         let connector = &*recipient.route.connector;
         services.metrics.deliveries.with_label_values(&[connector, result]).inc();
-        if transaction.is_told(services, (Kind::RefusedRecipient, ""), (&recipient.rcpt.address, said)) {
+        if transaction.is_told(services, Kind::RefusedRecipient, "", &recipient.rcpt.address, said) {
             told = true;
             services.trace.record(&Event {
                 recipient: recipient.rcpt.address.as_str().into(),
@@ -384,11 +390,10 @@ fn remember(services: &Services, transaction: &Transaction, identity: &Identity,
         has_it.then_some((&recipient.rcpt.address, &recipient.route))
     });
     let stranger = memory::stranger(&transaction.origin, Some(&transaction.connector));
-    let message = (&transaction.sender.reverse_path, identity, stranger);
-    services.memory.accepted(message, accepted);
+    services.memory.accepted(&transaction.sender.reverse_path, identity, stranger, accepted);
     for (recipient, outcome) in transaction.recipients.iter().zip(outcomes) {
         if let Some(Outcome { class: Class::Accepted, next_hop, .. }) = outcome {
-            services.memory.taken(&recipient.rcpt.address, &recipient.route, (next_hop, Step::Dot));
+            services.memory.taken(&recipient.rcpt.address, &recipient.route, next_hop, Step::Dot);
         }
         outcome.iter().for_each(|outcome| services.memory.refused(&recipient.rcpt.address, outcome));
     }

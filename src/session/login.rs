@@ -16,6 +16,7 @@ use crate::config::Auth;
 use crate::directory::Login;
 use crate::guesses::{Closed, Guess, Guesses, Limit, Step};
 use crate::in_force::InForce;
+use crate::lookup::Standing;
 use crate::smtp::reply::{self, Reply};
 use crate::smtp::sasl::Credentials;
 use crate::strangers::sums::{About, Kind};
@@ -42,12 +43,11 @@ pub(super) async fn check(services: &Services, client: &mut Client, credentials:
     // The connector's current settings: its users may have changed since the session began.
     let auth = client.door(&in_force.config).map_or(Auth::None, |(connector, _)| connector.auth.clone());
     let source = source(&in_force, &auth).await;
-    let pair = (credentials.name.as_str(), credentials.password.as_str());
-    let guess = guesses(services).guess(client.address.ip(), &source, pair);
+    let guess = guesses(services).guess(client.address.ip(), &source, &credentials.name, &credentials.password);
     let (result, told) = match UnderWay::begin(services, guess).await {
         Ok(under_way) => {
-            let login = ask((services, client), (&in_force, &auth), (&guess, &under_way), credentials).await;
-            let noted = take_note(services, client, &guess, (&name, &login, under_way.closed()));
+            let login = ask(services, client, &in_force, &auth, &under_way, credentials).await;
+            let noted = take_note(services, client, &guess, &name, &login, under_way.closed());
             under_way.settle(&login);
             noted
         }
@@ -78,7 +78,9 @@ fn take_note(
     services: &Services,
     client: &Client,
     guess: &Guess,
-    (user, login, closed): (&str, &Login, Option<Closed>),
+    user: &str,
+    login: &Login,
+    closed: Option<Closed>,
 ) -> (&'static str, Result<(), Reply>) {
     let now = UnixTime::steady();
     let tells = |reason| {
@@ -162,9 +164,11 @@ async fn source(in_force: &InForce, auth: &Auth) -> String {
 }
 
 async fn ask(
-    (services, client): (&Services, &Client),
-    (in_force, auth): (&InForce, &Auth),
-    (guess, under_way): (&Guess, &UnderWay<'_>),
+    services: &Services,
+    client: &Client,
+    in_force: &InForce,
+    auth: &Auth,
+    under_way: &UnderWay<'_>,
     credentials: Credentials,
 ) -> Login {
     // RFC 4513 5.1.2: a bind with an empty password succeeds as anonymous.
@@ -174,8 +178,9 @@ async fn ask(
     match auth {
         Auth::None => Login::Unavailable("the receive connector does not authenticate any more".into()),
         Auth::Users(file) => {
-            let is_known = guesses(services).is_known(guess, UnixTime::steady());
-            services.hashing.look(file, (client.address.ip(), is_known), credentials).await
+            let is_known = guesses(services).is_known(&under_way.guess, UnixTime::steady());
+            let standing = if is_known { Standing::Known } else { Standing::Stranger };
+            services.hashing.look(file, client.address.ip(), standing, credentials).await
         }
         Auth::Directory => {
             let (name, password) = (&credentials.name, &credentials.password);

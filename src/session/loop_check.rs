@@ -180,7 +180,7 @@ impl Checked<'_> {
             Verdict::Refuse(refusal) => {
                 let because = &join_reasons(&decision.reasons);
                 let detail = because.replace(address.as_str(), "");
-                if transaction.is_told(self.services, (Kind::Looped, &detail), (address, &refusal)) {
+                if transaction.is_told(self.services, Kind::Looped, &detail, address, &refusal) {
                     tracing::info!(recipient = %address, reply = %refusal, because, "looped recipient refused, asked live");
                 }
                 Standing::Refused(refusal)
@@ -190,7 +190,7 @@ impl Checked<'_> {
 
     fn looped_by(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<LoopRule> {
         match self.evidence {
-            Evidence::Header(seen) => self.looped_by_header(seen, transaction, (address, route)),
+            Evidence::Header(seen) => self.looped_by_header(seen, transaction, address, route),
             Evidence::Body(body) => {
                 let head = self.facts.head()?;
                 let mut memory = self.services.memory.relays();
@@ -204,7 +204,8 @@ impl Checked<'_> {
         &self,
         seen: &Seen,
         transaction: &Transaction,
-        (address, route): (&Address, &Route),
+        address: &Address,
+        route: &Route,
     ) -> Option<LoopRule> {
         if loops::stamped(self.in_force.keys.all(), &seen.valid, address, route, self.now) {
             return Some(LoopRule::Stamp);

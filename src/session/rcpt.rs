@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::Services;
+use super::answer::RefusedRcpt;
 use super::transaction::{Accepted, Answer, Deciding, Transaction, is_loop};
 use super::without_spool::can_keep;
 use crate::config::{Config, Delivery, Protocol};
@@ -122,7 +123,7 @@ impl Transaction {
                 Stage::Asked(route, number, on_the_way) => {
                     drop(on_the_way);
                     let outcome = outcomes.next().unwrap_or_else(Outcome::undone);
-                    self.take(services, (&mut one, number), route, outcome).await
+                    self.take(services, &mut one, number, route, outcome).await
                 }
             };
             let answer = self.record(services, session, &one, answer);
@@ -173,10 +174,10 @@ impl Transaction {
         let in_force = self.in_force.clone();
         let Some(part) = part(&in_force.config, route) else {
             let number = self.next_number();
-            self.accept((rcpt, number), route.clone(), std::mem::take(&mut decision.reasons));
+            self.accept(rcpt, number, route.clone(), std::mem::take(&mut decision.reasons));
             return Some(Stage::Answered(Ok(())));
         };
-        match self.enter(services, (rcpt, route), part, before).await? {
+        match self.enter(services, rcpt, route, part, before).await? {
             Ok(on_the_way) => Some(Stage::Asked(route.clone(), self.next_number(), on_the_way)),
             Err(reply) => Some(Stage::Answered(Err(reply.into()))),
         }
@@ -187,11 +188,12 @@ impl Transaction {
     async fn enter(
         &self,
         services: &Services,
-        (rcpt, route): (&RcptTo, &Route),
+        rcpt: &RcptTo,
+        route: &Route,
         part: TakesPart<'_>,
         before: usize,
     ) -> Option<Result<RcptInFlight, Reply>> {
-        if self.is_refused_at_dot(services, (rcpt, route)).await {
+        if self.is_refused_at_dot(services, rcpt, route).await {
             return Some(Err(reply::USER_UNKNOWN));
         }
         let from = ComesFrom::of(&self.origin, part.connector, &services.outbound.known_addresses(part.smtp));
@@ -206,7 +208,7 @@ impl Transaction {
 
     /// Whether its next hop has just refused it as unknown after the end of data, and a live answer of the directory
     /// agrees.
-    async fn is_refused_at_dot(&self, services: &Services, (rcpt, route): (&RcptTo, &Route)) -> bool {
+    async fn is_refused_at_dot(&self, services: &Services, rcpt: &RcptTo, route: &Route) -> bool {
         if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
             return false;
         }
@@ -253,7 +255,8 @@ impl Transaction {
     async fn take(
         &mut self,
         services: &Services,
-        (one, mut number): (&mut Decided, usize),
+        one: &mut Decided,
+        mut number: usize,
         mut route: Route,
         mut outcome: Outcome,
     ) -> Result<(), Refusal> {
@@ -263,13 +266,13 @@ impl Transaction {
             services.memory.refused(&rcpt.address, &outcome);
             match outcome.class {
                 Class::Accepted => {
-                    services.memory.taken(&rcpt.address, &route, (&outcome.next_hop, Step::Rcpt));
-                    self.accept((rcpt, number), route, std::mem::take(why));
+                    services.memory.taken(&rcpt.address, &route, &outcome.next_hop, Step::Rcpt);
+                    self.accept(rcpt, number, route, std::mem::take(why));
                     return Ok(());
                 }
-                Class::Unreachable => return self.unreached(services, (rcpt, number), (route, why), &outcome),
+                Class::Unreachable => return self.unreached(services, one, number, route, &outcome),
                 Class::Refused if self.refuses_everybody(services, &rcpt.address, &route, &outcome) => {
-                    return self.unreached(services, (rcpt, number), (route, why), &outcome);
+                    return self.unreached(services, one, number, route, &outcome);
                 }
                 Class::UnknownRecipient => {}
                 Class::Deferred | Class::Refused | Class::TooManyRecipients | Class::LeftToQueue | Class::InDoubt => {
@@ -277,8 +280,9 @@ impl Transaction {
                     return Err(Refusal { row: outcome.row, ..reply.into() });
                 }
             }
-            let (judged, reasons) =
-                Box::pin(self.judge(services, &rcpt.address, (&route, followed), (&outcome, Step::Rcpt))).await;
+            let (address, route_now) = (&rcpt.address, &route);
+            let refused = RefusedRcpt { address, route: route_now, followed, outcome: &outcome, step: Step::Rcpt };
+            let (judged, reasons) = Box::pin(self.judge(services, refused)).await;
             let reply = match judged {
                 Judged::Follow(other) => {
                     (followed, *why, route) = (Followed::Already, reasons, other);
@@ -289,7 +293,7 @@ impl Transaction {
                     };
                     continue;
                 }
-                Judged::Unreachable => return self.unreached(services, (rcpt, number), (route, why), &outcome),
+                Judged::Unreachable => return self.unreached(services, one, number, route, &outcome),
                 Judged::Temporary => reply::UNKNOWN_JUST_NOW,
                 Judged::Defer(reply) | Judged::Believe(Believed::Ourselves(reply)) => reply,
                 Judged::Believe(Believed::NextHop) => {
@@ -311,14 +315,14 @@ impl Transaction {
     ) -> Result<Outcome, Refusal> {
         let in_force = self.in_force.clone();
         let Some(part) = part(&in_force.config, route) else { return Ok(Outcome::undone()) };
-        let entered = self.enter(services, (rcpt, route), part, 0).await;
+        let entered = self.enter(services, rcpt, route, part, 0).await;
         let on_the_way = entered.unwrap_or(Err(reply::TRY_AGAIN))?;
         let outcome = self.ask_these(services, &[(rcpt, route, number)]).await.pop();
         drop(on_the_way);
         Ok(outcome.unwrap_or_else(Outcome::undone))
     }
 
-    fn accept(&mut self, (rcpt, number): (&RcptTo, usize), route: Route, reasons: Vec<Reason>) {
+    fn accept(&mut self, rcpt: &RcptTo, number: usize, route: Route, reasons: Vec<Reason>) {
         self.held.recipient(cost(&rcpt.address, rcpt.orcpt.as_deref()));
         self.recipients.push(Accepted { number, rcpt: rcpt.clone(), route, reasons });
     }
@@ -332,13 +336,15 @@ impl Transaction {
     fn unreached(
         &mut self,
         services: &Services,
-        (rcpt, at): (&RcptTo, usize),
-        (route, why): (Route, &mut Vec<Reason>),
+        one: &mut Decided,
+        at: usize,
+        route: Route,
         outcome: &Outcome,
     ) -> Result<(), Refusal> {
+        let (rcpt, why) = (&one.rcpt, &mut one.decision.reasons);
         let in_force = self.in_force.clone();
         let otherwise = match can_keep(services) {
-            true => self.when_unreachable(services, (&rcpt.address, &route)),
+            true => self.when_unreachable(services, &rcpt.address, &route),
             false => Unreachable::Defer,
         };
         let what = match otherwise {
@@ -346,7 +352,7 @@ impl Transaction {
             Unreachable::Defer => "deferred",
         };
         // Logged in either case: nothing is accepted yet, and RSET may follow.
-        if self.is_told(services, (Kind::OutOfReach, outcome.row), (&rcpt.address, &outcome.reply)) {
+        if self.is_told(services, Kind::OutOfReach, outcome.row, &rcpt.address, &outcome.reply) {
             tracing::info!(recipient = %rcpt.address, send_connector = %route.connector, reason = %outcome.reply,
                 row = outcome.row_name(), "next hop out of reach: {what}");
         }
@@ -355,7 +361,7 @@ impl Transaction {
                 let (origin, sender, vouched) = (&*self.origin, &self.sender, Vouched::No);
                 self.branches
                     .join(part, &CutThroughRecipient { at, rcpt, route: &route, origin, sender, otherwise, vouched });
-                self.accept((rcpt, at), route, std::mem::take(why));
+                self.accept(rcpt, at, route, std::mem::take(why));
                 Ok(())
             }
             _ => Err(Refusal { row: outcome.row, ..reply::NEXT_HOP_UNREACHABLE.into() }),

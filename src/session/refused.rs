@@ -47,7 +47,7 @@ impl Transaction {
         }
         let why = &join_reasons(&one.decision.reasons);
         let detail = why.replace(address.as_str(), "");
-        if self.is_told(services, (Kind::RefusedRecipient, &detail), (address, &reply)) {
+        if self.is_told(services, Kind::RefusedRecipient, &detail, address, &reply) {
             tracing::info!(sender = %self.sender.reverse_path, recipient = %address, %reply,
                 row = (!row.is_empty()).then_some(row), because = why, "recipient refused");
             let by = if row.is_empty() { String::new() } else { format!("refusal {row}; ") };
@@ -57,15 +57,17 @@ impl Transaction {
                 ..self.event(session, What::Refused)
             });
         }
-        self.paced(services, session, (address, reply))
+        self.paced(services, session, address, reply)
     }
 
     /// Whether an event of a recipient is logged individually, not as part of a summary.
     pub(super) fn is_told(
         &self,
         services: &Services,
-        (what, detail): (Kind, &str),
-        (address, reply): (&Address, &Reply),
+        what: Kind,
+        detail: &str,
+        address: &Address,
+        reply: &Reply,
     ) -> bool {
         if !self.origin.is_stranger() {
             return true;
@@ -90,12 +92,12 @@ impl Transaction {
     }
 
     /// A refusal and its delay: a client that harvests addresses waits.
-    pub(super) fn paced(&self, services: &Services, session: &Arc<str>, (address, reply): (&Address, Reply)) -> Answer {
+    pub(super) fn paced(&self, services: &Services, session: &Arc<str>, address: &Address, reply: Reply) -> Answer {
         if !is_unknown(&reply) || !self.is_looked_at() {
             return Answer { reply, late: Duration::ZERO };
         }
         let limits = &self.connector.limits;
-        match services.strangers.unknown(self.who(), (session, address.key()), limits) {
+        match services.strangers.unknown(self.who(), session, address.key(), limits) {
             Pace::AtOnce => Answer { reply, late: Duration::ZERO },
             Pace::Later { news, times } => {
                 services.metrics.unknown_delayed.with_label_values(&[&*self.connector.name]).inc();
@@ -117,14 +119,15 @@ impl Transaction {
         &self,
         services: &Services,
         session: &Arc<str>,
-        (unknown, reply): (&[usize], Reply),
+        unknown: &[usize],
+        reply: Reply,
     ) -> Answer {
         if let Some(credit) = self.credit(self.counted.saturating_sub(unknown.len())) {
             credit.give(services);
         }
         let mut late = Duration::ZERO;
         for at in unknown {
-            let answer = self.paced(services, session, (&self.recipients[*at].rcpt.address, reply.clone()));
+            let answer = self.paced(services, session, &self.recipients[*at].rcpt.address, reply.clone());
             if answer.reply != reply {
                 return answer;
             }
@@ -152,7 +155,7 @@ impl Transaction {
             "{} different recipients are unknown within {:?}, more than were accepted; refusals are told {:?} later",
             limits.unknown_recipients, limits.unknown_within, limits.unknown_delay
         );
-        self.tell_limit(services, session, ("later refusals: [receive_connector.limits]", &found));
+        self.tell_limit(services, session, "later refusals: [receive_connector.limits]", &found);
     }
 
     fn tell_one_session(&self, services: &Services, session: &str) {
@@ -162,11 +165,11 @@ impl Transaction {
              hears 421 in others",
             limits.unknown_one_session, limits.unknown_within
         );
-        self.tell_limit(services, session, ("one session at a time: [receive_connector.limits]", &found));
+        self.tell_limit(services, session, "one session at a time: [receive_connector.limits]", &found);
     }
 
     /// A client has reached a limit; `reason` is used in summaries of such clients.
-    fn tell_limit(&self, services: &Services, session: &str, (reason, found): (&str, &str)) {
+    fn tell_limit(&self, services: &Services, session: &str, reason: &str, found: &str) {
         let client = one_client(self.client());
         if !services.strangers.tells(&About::new(Kind::Harvester, client, reason)) {
             return;
@@ -216,6 +219,6 @@ pub(super) struct Credit {
 impl Credit {
     /// Counts them, once the end of data has been answered.
     pub(super) fn give(self, services: &Services) {
-        services.strangers.settled(self.who, (self.counted, self.accepted));
+        services.strangers.settled(self.who, self.counted, self.accepted);
     }
 }

@@ -17,7 +17,7 @@ const READ_FIRST: u64 = BEGINNING as u64;
 
 impl Transaction {
     /// Takes a piece. BDAT content is received completely first: only its end tells whether a next hop can take it.
-    pub(super) async fn append(&mut self, (services, session): (&Services, &str), piece: &[u8], carrier: Carrier) {
+    pub(super) async fn append(&mut self, services: &Services, session: &str, piece: &[u8], carrier: Carrier) {
         let Some((passed, writing)) = &mut self.content else { return };
         if passed.remembered.is_refused() {
             return;
@@ -40,7 +40,7 @@ impl Transaction {
         self.streams = true;
         let Some((passed, writing)) = &mut self.content else { return };
         let in_force = self.in_force.clone();
-        regroup(&mut self.branches, (&in_force, &self.origin), (&self.sender, &self.recipients), passed);
+        regroup(&mut self.branches, &in_force, &self.origin, &self.sender, &self.recipients, passed);
         let summary = Summary { eight_bit: !passed.facts.ascii, bare_lf: false };
         let content = content(passed, writing, summary);
         let Ok(body) = writing.body().await else { return }; // the message is refused at its end

@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub(super) async fn start_tls(&mut self) -> Result<Profile, SessionEnd> {
         let config = self.services.current.load().config.clone();
         let link = std::mem::replace(&mut self.link, Link::Gone);
-        self.link = encrypt((&self.services, &self.turn), &mut self.client, link).await?;
+        self.link = encrypt(&self.services, &self.turn, &mut self.client, link).await?;
         Ok(profile(&config, &self.client, TlsState::Active))
     }
 
@@ -322,7 +322,8 @@ where
 
 /// Runs the handshake. A client certificate may select another receive connector.
 pub(super) async fn encrypt<S>(
-    (services, turn): (&Services, &Turn),
+    services: &Services,
+    turn: &Turn,
     client: &mut Client,
     link: Link<S>,
 ) -> Result<Link<S>, SessionEnd>

@@ -35,7 +35,7 @@ pub enum Dsn {
 
 /// The reply to EHLO (RFC 5321 4.1.1.1).
 #[must_use]
-pub fn ehlo(hostname: &str, max_message_size: u64, (start_tls, auth, dsn): (StartTls, AuthOffer, Dsn)) -> Reply {
+pub fn ehlo(hostname: &str, max_message_size: u64, start_tls: StartTls, auth: AuthOffer, dsn: Dsn) -> Reply {
     let dsn = match dsn {
         Dsn::Offered => "\nDSN",
         Dsn::NotOffered => "",
@@ -254,12 +254,12 @@ mod tests {
     #[test]
     fn ehlo_offers_what_is_built() {
         let offered =
-            ehlo("mx.contoso.com", 36_700_160, (StartTls::Offered, AuthOffer::NotOffered, Dsn::Offered)).to_wire();
+            ehlo("mx.contoso.com", 36_700_160, StartTls::Offered, AuthOffer::NotOffered, Dsn::Offered).to_wire();
         let text = String::from_utf8(offered).unwrap();
         assert!(text.starts_with("250-mx.contoso.com\r\n250-PIPELINING\r\n250-SIZE 36700160\r\n"), "{text}");
         assert!(text.ends_with("250-CHUNKING\r\n250 STARTTLS\r\n"), "{text}");
         assert!(text.contains("250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n"), "{text}");
-        let encrypted = ehlo("h", 1, (StartTls::NotOffered, AuthOffer::Offered, Dsn::NotOffered));
+        let encrypted = ehlo("h", 1, StartTls::NotOffered, AuthOffer::Offered, Dsn::NotOffered);
         assert!(!encrypted.text.contains("DSN"), "{}", encrypted.text);
         assert!(encrypted.text.ends_with("CHUNKING\nAUTH PLAIN LOGIN"), "{}", encrypted.text);
     }

@@ -33,7 +33,7 @@ enum Current {
 
 impl Blobs {
     /// Creates a new folder for the first content.
-    pub(super) fn new(layout: Layout, (metrics, condition): (Metrics, Condition), next: u32) -> Self {
+    pub(super) fn new(layout: Layout, metrics: Metrics, condition: Condition, next: u32) -> Self {
         Self { layout, metrics, condition, current: Mutex::new(Current::Next(next)) }
     }
 

@@ -63,7 +63,7 @@ enum Kind {
 
 impl Closed {
     /// A sync of `old` failed, or it cannot be written.
-    pub(super) fn new(old: Segment, (next, folder): (u32, u32), error: SpoolError, now: Instant) -> Self {
+    pub(super) fn new(old: Segment, next: u32, folder: u32, error: SpoolError, now: Instant) -> Self {
         Self { old, next, folder, error, since: now, again: now, tries: 0, kind: Kind::Harmless }
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let layout = Layout::make(folder.path()).unwrap();
         let header = crate::spool::sample::header();
         let segment = Segment::begin(&layout, &header, 0).unwrap();
-        (folder, Closed::new(segment, (2, 0), error(), now))
+        (folder, Closed::new(segment, 2, 0, error(), now))
     }
 
     fn error() -> SpoolError {

@@ -8,20 +8,18 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::SpoolError;
-use super::blobs::Blobs;
 use super::changes::Changes;
 use super::closed::{By, Closed};
 use super::compaction::Task;
-use super::condition::{Condition, Takes};
+use super::condition::Takes;
 use super::draft::{BlobDraft, Draft};
-use super::index::{ContentPlace, Finished, Sizes};
+use super::index::{ContentPlace, Finished};
 use super::job::{Batch, Collected, Job, Moved, What, collect};
-use super::layout::{Layout, alert};
+use super::layout::alert;
 use super::reserve::Reserve;
 use super::segment::{self, NotAppended, NotBegun, Segment};
-use super::shared::SharedLog;
+use super::shared::Parts;
 use crate::message::queue_id::QueueId;
-use crate::metrics::Metrics;
 
 /// When a segment is complete, compaction waits this long: messages on their way are likely to be finished by then.
 const SOON_OVER: Duration = Duration::from_secs(1);
@@ -49,6 +47,7 @@ enum From {
 pub(super) struct Committer {
     log: Log,
     parts: Parts,
+    compaction: Sender<Task>,
     reserve: Reserve,
     /// The folder of the current segment: 0 the usual one, else a spare one.
     folder: u32,
@@ -61,24 +60,18 @@ pub(super) struct Committer {
     begin_again: Instant,
 }
 
-/// What the committer shares with the rest of the store.
-pub(super) struct Parts {
-    pub layout: Layout,
-    /// Limits on the use of the disk.
-    pub sizes: Sizes,
-    pub shared: SharedLog,
-    pub large: std::sync::Arc<Blobs>,
-    pub compaction: Sender<Task>,
-    /// Where failures are reported, and syncs measured.
-    pub fares: (Condition, Metrics),
-}
-
 impl Committer {
     /// A committer that appends to `segment`, which is in force and empty.
-    pub(super) fn new(parts: Parts, segment: Segment, reserve: Reserve, last_id: QueueId) -> Self {
+    pub(super) fn new(
+        parts: Parts,
+        compaction: Sender<Task>,
+        segment: Segment,
+        reserve: Reserve,
+        last_id: QueueId,
+    ) -> Self {
         let now = Instant::now();
         let (log, in_doubt) = (Log::Open(segment), Vec::new());
-        Self { log, parts, reserve, folder: 0, last_id, in_doubt, begun: now, begin_again: now }
+        Self { log, parts, compaction, reserve, folder: 0, last_id, in_doubt, begun: now, begin_again: now }
     }
 
     /// Handles jobs until it is told to stop.
@@ -129,7 +122,7 @@ impl Committer {
         let is_to_clean = || (segments.needed() > 2 || is_over) && segments.to_clean(sizes).is_some();
         if !state.giving_back && (segments.to_rewrite(sizes, newest).is_some() || is_to_clean()) {
             state.giving_back = true;
-            let _ = self.parts.compaction.send(Task::GiveBack { newest });
+            let _ = self.compaction.send(Task::GiveBack { newest });
         }
     }
 
@@ -156,7 +149,7 @@ impl Committer {
     }
 
     fn says(&self, takes: Takes) {
-        let (condition, metrics) = &self.parts.fares;
+        let Parts { condition, metrics, .. } = &self.parts;
         condition.set_takes(takes, metrics);
     }
 
@@ -200,11 +193,11 @@ impl Committer {
 
     fn append(&mut self, batch: Vec<Job>) {
         let Log::Open(segment) = &mut self.log else { return };
-        let batch = Batch::encode(batch, segment.mark, (segment.number, segment.size));
+        let batch = Batch::encode(batch, segment.mark, segment.number, segment.size);
         if batch.jobs.is_empty() {
             return;
         }
-        match segment.append(&batch.bytes, &self.parts.fares.1) {
+        match segment.append(&batch.bytes, &self.parts.metrics) {
             Ok(()) => self.accept(batch),
             Err(NotAppended::Full(error)) => self.append_from_reserve(batch, &error),
             // What cannot be written here may be written elsewhere.
@@ -264,12 +257,12 @@ impl Committer {
     /// The batch may or may not be in the log. A new segment revokes it before anybody gets an error; if that fails
     /// too, its contents are kept, so that recovery finds all of it or nothing.
     fn give_up(&mut self, batch: Vec<Job>, error: &SpoolError) {
-        alert(&self.parts.fares.1, error, "a new segment of the log is begun");
+        alert(&self.parts.metrics, error, "a new segment of the log is begun");
         let Log::Open(segment) = std::mem::replace(&mut self.log, Log::Ended(error.clone())) else { return };
         segment.cut();
         let next = segment.number + 1;
         let from = if batch.iter().all(Job::is_new_mail) { From::Disk } else { From::Reserve };
-        self.log = Log::Closed(Box::new(Closed::new(segment, (next, self.folder), error.clone(), Instant::now())));
+        self.log = Log::Closed(Box::new(Closed::new(segment, next, self.folder, error.clone(), Instant::now())));
         let (whats, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.what, job.answer)).unzip();
         self.in_doubt.extend(whats);
         let _ = self.begin(next, from); // says so itself, and is tried again with the next batch
@@ -280,15 +273,16 @@ impl Committer {
 
     /// Puts a new segment in force, and removes those before the first that is needed.
     fn begin(&mut self, number: u32, from: From) -> Result<(), SpoolError> {
-        let (old, folder) = match &self.log {
-            Log::Open(old) => ((old.number, old.size), self.folder),
-            Log::Closed(closed) => ((closed.old.number, closed.old.size), closed.folder),
+        let (previous, previous_end, folder) = match &self.log {
+            Log::Open(old) => (old.number, old.size, self.folder),
+            Log::Closed(closed) => (closed.old.number, closed.old.size, closed.folder),
             Log::Ended(error) => return Err(error.clone()),
         };
         let first = self.parts.shared.lock().index.segments.first_needed_or(number);
         let reserve = Some(&mut self.reserve).filter(|_| from == From::Reserve);
         self.parts.layout.put(number, folder);
-        match segment::begin(&self.parts.layout, (number, old, first, self.last_id), (reserve, &self.parts.sizes)) {
+        let next = segment::Next { number, previous, previous_end, first, last_id: self.last_id };
+        match segment::begin(&self.parts.layout, next, reserve, &self.parts.sizes) {
             Ok(segment) => {
                 self.folder = folder;
                 let mut state = self.parts.shared.lock();
@@ -306,7 +300,7 @@ impl Committer {
                     Log::Ended(_) => {}
                 }
                 self.says(Takes::Records);
-                let _ = self.parts.compaction.send(Task::Complete);
+                let _ = self.compaction.send(Task::Complete);
                 Ok(())
             }
             Err(not_begun) => {
@@ -324,7 +318,7 @@ impl Committer {
                 error.clone()
             }
             NotBegun::Unnamed(error) => {
-                alert(&self.parts.fares.1, error, "no mail is taken until a segment is begun in another folder");
+                alert(&self.parts.metrics, error, "no mail is taken until a segment is begun in another folder");
                 error.clone()
             }
         };
@@ -333,7 +327,7 @@ impl Committer {
             // The current segment goes on: its end is in doubt only once another segment has its name.
             Log::Open(old) if !matches!(why, NotBegun::Unnamed(_)) => Log::Open(old),
             Log::Open(old) => {
-                let mut closed = Closed::new(old, (number, self.folder), error.clone(), now);
+                let mut closed = Closed::new(old, number, self.folder, error.clone(), now);
                 closed.failed(why, now);
                 Log::Closed(Box::new(closed))
             }

@@ -9,27 +9,24 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::blobs::Blobs;
 use super::changes::Changes;
 use super::clock::{EVERY, QueueClock};
-use super::condition::{Condition, Unreadable};
+use super::condition::Unreadable;
 use super::entry::Entry;
 use super::header::{self, Header};
-use super::index::{At, ContentPlace, IndexEntry, Sizes};
+use super::index::{At, ContentPlace, IndexEntry};
 use super::job::{Job, Moved, What};
-use super::layout::{Layout, discard, failed};
+use super::layout::{discard, failed};
 use super::record::{Frame, Frames, Held, is_unused};
-use super::shared::SharedLog;
+use super::shared::Parts;
 use super::stuck::{Stuck, Tell};
 use super::{SpoolError, checkpoint, quarantine, reading};
-use crate::metrics::Metrics;
 use crate::time::UnixTime;
 
 mod rewriting;
@@ -50,11 +47,7 @@ pub(super) enum Task {
 }
 
 pub(super) struct Compactor {
-    layout: Layout,
-    sizes: Sizes,
-    fares: (Condition, Metrics),
-    shared: SharedLog,
-    large: Arc<Blobs>,
+    parts: Parts,
     jobs: Sender<Job>,
     clock: QueueClock,
     stuck: Stuck,
@@ -72,15 +65,9 @@ struct Opened {
 }
 
 impl Compactor {
-    pub(super) fn new(
-        layout: Layout,
-        (sizes, fares): (Sizes, (Condition, Metrics)),
-        (shared, large): (SharedLog, Arc<Blobs>),
-        (jobs, clock): (Sender<Job>, QueueClock),
-    ) -> Self {
+    pub(super) fn new(parts: Parts, jobs: Sender<Job>, clock: QueueClock) -> Self {
         let now = Instant::now();
-        let (not_before, rewrite_not_before, stuck) = (now, now, Stuck::default());
-        Self { layout, sizes, fares, shared, large, jobs, clock, stuck, not_before, rewrite_not_before }
+        Self { parts, jobs, clock, stuck: Stuck::default(), not_before: now, rewrite_not_before: now }
     }
 
     /// Works until all senders are gone.
@@ -106,11 +93,11 @@ impl Compactor {
                     if self.not_before <= Instant::now() {
                         self.clean();
                     }
-                    self.shared.lock().giving_back = false;
+                    self.parts.shared.lock().giving_back = false;
                 }
             }
             if !self.stuck.is_empty() {
-                let first = self.shared.lock().index.segments.first_needed().0;
+                let first = self.parts.shared.lock().index.segments.first_needed().0;
                 self.stuck.before(first).into_iter().for_each(|spent| self.is_well(spent));
             }
         }
@@ -119,7 +106,7 @@ impl Compactor {
 
     /// Writes checkpoints; one that cannot be written is left out.
     fn checkpoints(&mut self) {
-        let wanting = self.shared.lock().index.segments.without_checkpoint(&self.sizes);
+        let wanting = self.parts.shared.lock().index.segments.without_checkpoint(&self.parts.sizes);
         for number in wanting {
             if self.stuck.waits(number, Instant::now()) {
                 continue;
@@ -137,11 +124,11 @@ impl Compactor {
     }
 
     fn checkpoint(&self, number: u32, opened: &Opened) -> Result<(), SpoolError> {
-        let path = self.layout.checkpoint(number);
+        let path = self.parts.layout.checkpoint(number);
         // One at a time: all at once would take several times the segment's size.
         let mut is_damaged = false;
         let frames = opened.frames().map_while(|frame| frame.map_err(|_| is_damaged = true).ok());
-        let needed = frames.filter(|frame| checkpoint::is_needed(number, frame, &self.shared.lock().index));
+        let needed = frames.filter(|frame| checkpoint::is_needed(number, frame, &self.parts.shared.lock().index));
         let written = checkpoint::write(&opened.header, opened.bytes.len() as u64, needed);
         if is_damaged {
             return Err(SpoolError::Io(format!("segment {number} is damaged")));
@@ -153,7 +140,7 @@ impl Compactor {
             discard(&draft);
             failed("cannot write", &path, &e)
         })?;
-        self.shared.lock().index.segments.has_checkpoint(number, bytes.len() as u64);
+        self.parts.shared.lock().index.segments.has_checkpoint(number, bytes.len() as u64);
         Ok(())
     }
 
@@ -167,7 +154,9 @@ impl Compactor {
     /// Moves live messages out of the first segments, while that frees enough and they can be read.
     fn clean_all(&mut self) -> Result<(), SpoolError> {
         loop {
-            let Some(number) = self.shared.lock().index.segments.to_clean(&self.sizes) else { return Ok(()) };
+            let Some(number) = self.parts.shared.lock().index.segments.to_clean(&self.parts.sizes) else {
+                return Ok(());
+            };
             if self.stuck.waits(number, Instant::now()) {
                 return Ok(());
             }
@@ -176,7 +165,7 @@ impl Compactor {
                 Err(error) => Some(error.to_string()),
             };
             // The rest may be finished by now, and the segment removed.
-            if self.shared.lock().index.segments.first_needed().0 == number {
+            if self.parts.shared.lock().index.segments.first_needed().0 == number {
                 let records = || "records in it are damaged".to_owned();
                 self.put_off(number, &unread.unwrap_or_else(records));
                 return Ok(());
@@ -189,14 +178,14 @@ impl Compactor {
     /// Tries unreadable segments again when their time has come.
     fn look_again(&mut self) {
         for number in self.stuck.due(Instant::now()) {
-            if self.shared.lock().index.open_in(number).is_empty() {
+            if self.parts.shared.lock().index.open_in(number).is_empty() {
                 self.is_well(number);
                 continue;
             }
             match self.read(number) {
                 Ok(opened) if opened.is_readable() => self.is_well(number),
                 // The first segment is read again below, and its readable part moved.
-                _ if self.shared.lock().index.segments.to_clean(&self.sizes) == Some(number) => {}
+                _ if self.parts.shared.lock().index.segments.to_clean(&self.parts.sizes) == Some(number) => {}
                 Ok(opened) => self.put_off(number, &opened.unread()),
                 Err(error) => self.put_off(number, &error.to_string()),
             }
@@ -206,11 +195,11 @@ impl Compactor {
 
     /// Records that a segment cannot be read, or not completely.
     fn put_off(&mut self, segment: u32, why: &str) {
-        let open = self.shared.lock().index.open_in(segment);
+        let open = self.parts.shared.lock().index.open_in(segment);
         let mut ids: Vec<_> = open.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let (condition, metrics) = &self.fares;
+        let Parts { condition, metrics, .. } = &self.parts;
         let known = condition.unreadable().into_iter().find(|known| known.segment == segment);
         let since = known.map_or_else(UnixTime::now, |known| known.since);
         condition.add(Unreadable { segment, since, messages: ids.len(), why: why.to_owned() }, metrics);
@@ -228,28 +217,28 @@ impl Compactor {
     /// Records that a segment can be read again, or is not needed any more.
     fn is_well(&mut self, segment: u32) {
         if self.stuck.remove(segment) {
-            let (condition, metrics) = &self.fares;
+            let Parts { condition, metrics, .. } = &self.parts;
             condition.remove(segment, metrics);
             tracing::info!("spool: segment {segment} can be read again, or nobody needs it any more");
         }
     }
 
     fn log_bytes(&self) -> u64 {
-        let sizes = self.layout.list_segments().unwrap_or_default().into_iter();
+        let sizes = self.parts.layout.list_segments().unwrap_or_default().into_iter();
         sizes.filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
     /// Moves live messages out of a segment; returns why one of them cannot be moved.
     fn clean_one(&self, number: u32, opened: &Opened) -> Result<Option<String>, SpoolError> {
         let mut unread = (!opened.missing.is_empty()).then(|| opened.unread());
-        let (mut moves, mut bytes, mut changes) = (Vec::new(), 0, Changes::new(&self.layout));
+        let (mut moves, mut bytes, mut changes) = (Vec::new(), 0, Changes::new(&self.parts.layout));
         for frame in opened.frames() {
             let Some(frame) = frame.map_or_else(|damaged| damaged.frame, Some) else { continue };
             for (nth, statement) in (0..).zip(&frame.logged.accepted) {
                 let offset = u32::try_from(frame.range.start).unwrap_or(u32::MAX);
                 let at = At { segment: number, offset, nth };
                 let id = statement.entry.id;
-                let found = self.shared.lock().index.get(id).filter(|kept| kept.at == at).cloned();
+                let found = self.parts.shared.lock().index.get(id).filter(|kept| kept.at == at).cloned();
                 let Some(found) = found else { continue };
                 let mut entry = Entry::clone(&statement.entry);
                 if let Err(error) = changes.apply(&mut entry, &found) {
@@ -283,7 +272,7 @@ impl Compactor {
                 let rest = opened.bytes.get(range.start..).unwrap_or_default();
                 let content = rest.get(..length as usize).unwrap_or(rest);
                 if content.len() != length as usize || crc32c::crc32c(content) != sum {
-                    let moved = self.moved_damaged(entry, found, (content, length, sum));
+                    let moved = self.moved_damaged(entry, found, content, length, sum);
                     return moved.inspect_err(|error| tracing::warn!("{error}; it stays where it is")).ok();
                 }
                 (Held::Here { length, sum }, Bytes::copy_from_slice(content))
@@ -296,22 +285,24 @@ impl Compactor {
         &self,
         entry: Entry,
         found: IndexEntry,
-        (content, length, sum): (&[u8], u32, u32),
+        content: &[u8],
+        length: u32,
+        sum: u32,
     ) -> Result<Moved, SpoolError> {
-        if self.shared.lock().damaged.insert(entry.id) {
-            self.fares.1.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
+        if self.parts.shared.lock().damaged.insert(entry.id) {
+            self.parts.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
         }
-        quarantine::keep_message(&self.layout, &entry, content);
+        quarantine::keep_message(&self.parts.layout, &entry, content);
         let mut whole = content.to_vec();
         whole.resize(length as usize, 0); // as long as it was, or it would be taken for another
-        let mut file = self.large.create(entry.id)?;
+        let mut file = self.parts.large.create(entry.id)?;
         file.append(&whole)?;
-        let held = Held::File { folder: self.large.place(&mut file)?, sum: Some(sum) };
+        let held = Held::File { folder: self.parts.large.place(&mut file)?, sum: Some(sum) };
         Ok(Moved { entry, found, held, content: Bytes::new(), file: Some(file) })
     }
 
     fn read(&self, number: u32) -> Result<Opened, SpoolError> {
-        Opened::read(&self.layout.segment(number))
+        Opened::read(&self.parts.layout.segment(number))
     }
 
     /// Sends all these jobs to the committer and waits for every answer, even after a failure: jobs in progress read
@@ -338,7 +329,7 @@ impl Opened {
     }
 
     fn frames(&self) -> Frames<'_> {
-        Frames::new((self.header.mark, self.header.format), &self.bytes, header::LENGTH)
+        Frames::new(self.header.mark, self.header.format, &self.bytes, header::LENGTH)
     }
 
     /// Whether all its records can be read, apart from damaged contents.

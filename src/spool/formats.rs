@@ -192,7 +192,7 @@ fn segments() {
     format.check(&written().0, |number, bytes| {
         let read = Header::read(bytes).unwrap();
         assert_eq!(read.format, number);
-        let frames: Vec<_> = Frames::new((read.mark, read.format), bytes, header::LENGTH).map(Result::unwrap).collect();
+        let frames: Vec<_> = Frames::new(read.mark, read.format, bytes, header::LENGTH).map(Result::unwrap).collect();
         if number == 2 {
             let messages: usize = frames.iter().map(|frame| frame.logged.accepted.len()).sum();
             return assert_eq!(messages, 2);

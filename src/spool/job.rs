@@ -144,7 +144,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Encodes jobs as records for a segment that has `size` bytes. Jobs that cannot be encoded are answered here.
-    pub(super) fn encode(jobs: Vec<Job>, mark: Mark, (segment, size): (u32, u64)) -> Self {
+    pub(super) fn encode(jobs: Vec<Job>, mark: Mark, segment: u32, size: u64) -> Self {
         let mut batch = Self::default();
         batch.bytes.reserve(jobs.iter().map(|job| job.size() + 1024).sum());
         for job in jobs {

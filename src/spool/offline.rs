@@ -275,7 +275,7 @@ impl Offline {
 }
 
 fn frames<'a>(header: &Header, bytes: &'a [u8]) -> Frames<'a> {
-    Frames::new((header.mark, header.format), bytes, header::LENGTH)
+    Frames::new(header.mark, header.format, bytes, header::LENGTH)
 }
 
 /// A record that is intact, or of which only contents are damaged.

@@ -95,7 +95,7 @@ pub(super) fn keep_message(layout: &Layout, entry: &Entry, content: &[u8]) {
 
 /// Keeps a message that was found damaged when it was read: a large content by a hard link; if the disk cannot read it,
 /// its whole segment.
-pub(super) fn keep_stored(layout: &Layout, entry: &Entry, (content, kept): (&Stored, &IndexEntry)) {
+pub(super) fn keep_stored(layout: &Layout, entry: &Entry, content: &Stored, kept: &IndexEntry) {
     let aside = layout.aside.join(format!("{}.eml", entry.id));
     if let ContentPlace::File { folder, .. } = kept.content {
         let path = layout.large(folder, entry.id);

@@ -207,7 +207,7 @@ pub struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// Reads a segment's `bytes` from position `at` on: records with this mark, in this format.
     #[must_use]
-    pub fn new((mark, format): (Mark, u16), bytes: &'a [u8], at: usize) -> Self {
+    pub fn new(mark: Mark, format: u16, bytes: &'a [u8], at: usize) -> Self {
         Self { mark, format, bytes, at }
     }
 

@@ -136,7 +136,7 @@ impl Recovered {
         let mut read_to = bytes.len();
         let mark = link.header.map_or([0; 8], |header| header.mark);
         let frames =
-            link.header.iter().flat_map(|header| Frames::new((header.mark, header.format), &bytes, header::LENGTH));
+            link.header.iter().flat_map(|header| Frames::new(header.mark, header.format, &bytes, header::LENGTH));
         for read in frames {
             match read {
                 Err(unreadable) if unreadable.is_undecodable => return Err(undecodable(&path, unreadable.range.start)),

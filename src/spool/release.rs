@@ -78,7 +78,7 @@ fn belongs_to_the_same(file: &File, path: &Path) -> io::Result<()> {
 
 fn messages(segment: &[u8]) -> Vec<Known> {
     let Ok(header) = Header::read(segment) else { return Vec::new() };
-    let frames = Frames::new((header.mark, header.format), segment, header::LENGTH);
+    let frames = Frames::new(header.mark, header.format, segment, header::LENGTH);
     let frames = frames.filter_map(|frame| frame.map_or_else(|unreadable| unreadable.frame, Some));
     let known = |entry: &super::entry::Entry| Known {
         id: entry.id,

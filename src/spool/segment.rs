@@ -184,17 +184,29 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Puts a segment in force after `old`, and says where that ends; uses the reserve, if allowed, where there is no other
-/// space.
+/// A segment to be put in force.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub number: u32,
+    /// The number of the segment before it, and where that ends.
+    pub previous: u32,
+    pub previous_end: u64,
+    /// The first segment that is needed.
+    pub first: u32,
+    pub last_id: QueueId,
+}
+
+/// Puts a segment in force; uses the reserve, if allowed, where there is no other space.
 pub(super) fn begin(
     layout: &Layout,
-    (number, old, first, last_id): (u32, (u32, u64), u32, QueueId),
-    (reserve, sizes): (Option<&mut Reserve>, &Sizes),
+    next: Next,
+    reserve: Option<&mut Reserve>,
+    sizes: &Sizes,
 ) -> Result<Segment, NotBegun> {
     let mut mark = [0; 8];
     let made = aws_lc_rs::rand::fill(&mut mark);
     made.map_err(|_| NotBegun::Unwritten(SpoolError::Io("the system gives no random numbers".into())))?;
-    let (previous, previous_end) = old;
+    let Next { number, previous, previous_end, first, last_id } = next;
     let header =
         Header { format: header::FORMAT, number, previous, previous_end, first, last_id, mark, rewritten_end: 0 };
     let ahead = usize::try_from(sizes.worth_it().min(AHEAD)).unwrap_or_default();

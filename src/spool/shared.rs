@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::blobs::Blobs;
+use super::condition::Condition;
 use super::content_cache::ContentCache;
 use super::entry::Entry;
-use super::index::{ContentPlace, Index, Sparse};
+use super::index::{ContentPlace, Index, Sizes, Sparse};
 use super::layout::{Layout, failed};
 use super::rewrite::Rewritten;
 use super::segment::Readable;
 use super::stored::Stored;
 use super::{SpoolError, changes};
 use crate::message::queue_id::QueueId;
+use crate::metrics::Metrics;
 
 /// The most complete segments that are kept open for reading.
 const OPEN: usize = 64;
@@ -133,4 +136,17 @@ impl SharedLog {
         };
         Ok(if is_damaged { stored.known_as_damaged() } else { stored })
     }
+}
+
+/// What the threads share with the rest of the store.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub layout: Layout,
+    /// Limits on the use of the disk.
+    pub sizes: Sizes,
+    pub shared: SharedLog,
+    pub large: Arc<Blobs>,
+    /// Where failures are reported.
+    pub condition: Condition,
+    pub metrics: Metrics,
 }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::blobs::Blobs;
 use super::clock::QueueClock;
-use super::committer::{Committer, Parts};
+use super::committer::Committer;
 use super::compaction::{Compactor, Task};
 use super::condition::Condition;
 use super::draft::{BlobDraft, Draft, IN_RECORD};
@@ -30,7 +30,7 @@ use super::record::Held;
 use super::recover::{Recovered, recover};
 use super::reserve::Reserve;
 use super::segment::{self, NotBegun, Segment};
-use super::shared::{LogState, SharedLog};
+use super::shared::{LogState, Parts, SharedLog};
 use super::stored::Stored;
 use super::{Committed, Spool, SpoolError, quarantine};
 use crate::message::queue_id::QueueId;
@@ -64,7 +64,7 @@ impl LogStore {
         let mut found = recover(&layout)?;
         let clock = QueueClock::open(folder, found.newest)?;
         let mut reserve = Reserve::set_up(folder, sizes.reserve);
-        let segment = put_in_force(&layout, &mut found, (&mut reserve, &sizes))?;
+        let segment = put_in_force(&layout, &mut found, &mut reserve, &sizes)?;
         let Recovered { index, outlines, last_id, next_folder, not_whole: damaged, .. } = found;
         let none: &[&str] = &[]; // there at zero
         metrics.spool_sync_failures.with_label_values(none);
@@ -79,23 +79,17 @@ impl LogStore {
             let _ = compaction.send(task); // to itself: what was recovered may be long
         }
         let condition = Condition::default();
-        let large = Arc::new(Blobs::new(layout.clone(), (metrics.clone(), condition.clone()), next_folder));
-        let fares = (condition.clone(), metrics.clone());
+        let large = Arc::new(Blobs::new(layout.clone(), metrics.clone(), condition.clone(), next_folder));
         let parts = Parts {
             layout: layout.clone(),
             sizes,
             shared: shared.clone(),
             large: large.clone(),
-            compaction,
-            fares: fares.clone(),
+            condition: condition.clone(),
+            metrics: metrics.clone(),
         };
-        let committer = Committer::new(parts, segment, reserve, last_id);
-        let compactor = Compactor::new(
-            layout.clone(),
-            (sizes, fares),
-            (shared.clone(), large.clone()),
-            (jobs.clone(), clock.clone()),
-        );
+        let committer = Committer::new(parts.clone(), compaction, segment, reserve, last_id);
+        let compactor = Compactor::new(parts, jobs.clone(), clock.clone());
         let threads = vec![
             spawn("spool-log", move || committer.run(&to_commit))?,
             spawn("spool-compact", move || compactor.run(&to_compact))?,
@@ -110,21 +104,22 @@ impl LogStore {
 fn put_in_force(
     layout: &Layout,
     found: &mut Recovered,
-    (reserve, sizes): (&mut Reserve, &Sizes),
+    reserve: &mut Reserve,
+    sizes: &Sizes,
 ) -> Result<Segment, SpoolError> {
-    let old = found.last.unwrap_or_default();
+    let (previous, previous_end) = found.last.unwrap_or_default();
     if found.last.is_some() {
         // If the process before was killed, what was read may not have been written to disk yet. Anything after the
         // last record is ignored.
-        let path = layout.segment(old.0);
-        let cut = |file: File| file.set_len(old.1).and_then(|()| file.sync_data());
+        let path = layout.segment(previous);
+        let cut = |file: File| file.set_len(previous_end).and_then(|()| file.sync_data());
         File::options().write(true).open(&path).and_then(cut).map_err(|e| failed("cannot sync", &path, &e))?;
     }
     let number = found.next_segment;
     let first = found.index.segments.first_needed_or(number);
-    let what = (number, old, first, found.last_id);
-    let begun = match segment::begin(layout, what, (Some(reserve), sizes)) {
-        Err(NotBegun::Full(_)) if reserve.release_last() => segment::begin(layout, what, (None, sizes)),
+    let next = segment::Next { number, previous, previous_end, first, last_id: found.last_id };
+    let begun = match segment::begin(layout, next, Some(reserve), sizes) {
+        Err(NotBegun::Full(_)) if reserve.release_last() => segment::begin(layout, next, None, sizes),
         begun => begun,
     };
     let segment = begun.map_err(|e| match e {
@@ -214,7 +209,7 @@ impl Spool for LogStore {
         if state.damaged.insert(entry.id) {
             drop(state);
             self.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
-            quarantine::keep_stored(&self.layout, entry, (content, &kept));
+            quarantine::keep_stored(&self.layout, entry, content, &kept);
         }
     }
 

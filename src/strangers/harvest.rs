@@ -104,7 +104,8 @@ impl Harvest {
     pub fn unknown(
         &mut self,
         who: impl Into<Who>,
-        (session, recipient): (&Arc<str>, &str),
+        session: &Arc<str>,
+        recipient: &str,
         limits: &Limits,
         now: UnixTime,
     ) -> Pace {
@@ -156,7 +157,7 @@ impl Harvest {
 
     /// The end of data was answered: `accepted` recipients are accepted in the end, of which `counted` have been
     /// counted.
-    pub fn settled(&mut self, who: impl Into<Who>, (counted, accepted): (u64, u64), now: UnixTime) {
+    pub fn settled(&mut self, who: impl Into<Who>, counted: u64, accepted: u64, now: UnixTime) {
         let client = self.client(who.into(), now);
         client.add(accepted.saturating_sub(counted), now);
         client.take_back(counted.saturating_sub(accepted));

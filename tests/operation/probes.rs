@@ -112,7 +112,7 @@ fn newcomers(to: SocketAddr, kind: usize, over: &AtomicBool) -> usize {
     came
 }
 
-/// Whenever a probe comes it is answered, however many newcomers come in the same moment. One in a thousand may need more
+/// Whenever a probe comes it is answered, however many newcomers come in the same moment. One in a thousand, or one, may need more
 /// than the second that it has to connect: the kernel forgets a SYN while its queue is full, and sends it again then.
 #[test]
 fn a_probe_is_answered_in_the_midst_of_newcomers() {
@@ -137,6 +137,6 @@ fn a_probe_is_answered_in_the_midst_of_newcomers() {
         let came: usize = crowd.into_iter().map(|crowd| crowd.join().expect("it came")).sum();
         println!("{answered} of {asked} probes answered, {late} after more than a second, among {came} newcomers");
         assert!(came > 1_000, "{came}");
-        assert!(answered + asked / 1_000 >= asked, "{answered} of {asked} among {came} newcomers");
+        assert!(answered + 1 + asked / 1_000 >= asked, "{answered} of {asked} among {came} newcomers");
     });
 }

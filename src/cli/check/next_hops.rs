@@ -27,7 +27,7 @@ pub(super) async fn visit_all(config: &Config) -> Vec<Finding> {
         match &connector.protocol {
             Protocol::Smtp(smtp) => {
                 for host in &smtp.smart_hosts {
-                    findings.extend(dry_run(&outbound, config, connector, (smtp, host)).await);
+                    findings.extend(dry_run(&outbound, config, connector, smtp, host).await);
                 }
             }
             Protocol::Maildir(folder) => findings.push(maildir(connector, folder)),
@@ -56,7 +56,8 @@ async fn dry_run(
     outbound: &Outbound,
     config: &Config,
     connector: &Arc<SendConnector>,
-    (smtp, host): (&SmtpOut, &SmartHost),
+    smtp: &SmtpOut,
+    host: &SmartHost,
 ) -> Vec<Finding> {
     let alone = SmtpOut {
         smart_hosts: vec![host.clone()],

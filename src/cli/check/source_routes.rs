@@ -35,7 +35,7 @@ pub(super) async fn ask(what: &str, config: &Config, outbound: &Outbound, server
             RcptVerdict::Taken => {
                 let nobody = takes(outbound, server, &format!("fingerpost-check-nobody@{domain}")).await;
                 let elsewhere = takes(outbound, server, ELSEWHERE).await;
-                return Some(judge(what, &way_on, (nobody, elsewhere), server.connector.source_routes));
+                return Some(judge(what, &way_on, &nobody, &elsewhere, server.connector.source_routes));
             }
         }
     }
@@ -91,8 +91,14 @@ async fn takes(outbound: &Outbound, server: &AskedServer, address: &str) -> Rcpt
 
 /// The finding for a server that accepts a source route, by its answers about a non-existent address in our domain and
 /// a foreign one.
-fn judge(what: String, way_on: &Address, others: (RcptVerdict, RcptVerdict), source_routes: SourceRoutes) -> Finding {
-    if let (RcptVerdict::Taken, RcptVerdict::Refused) = others {
+fn judge(
+    what: String,
+    way_on: &Address,
+    nobody: &RcptVerdict,
+    elsewhere: &RcptVerdict,
+    source_routes: SourceRoutes,
+) -> Finding {
+    if let (RcptVerdict::Taken, RcptVerdict::Refused) = (nobody, elsewhere) {
         let domain = way_on.domain();
         let found = format!("takes {way_on} as it takes everybody of {domain}, and passes on nothing elsewhere for us");
         return Finding::well(what, found);
@@ -128,7 +134,7 @@ mod tests {
             (RcptVerdict::Taken, unclear(), "warning", "FAILED"),
             (unclear(), RcptVerdict::Refused, "warning", "FAILED"),
         ] {
-            let judged = |rule| judge("it".to_owned(), &way_on, (nobody.clone(), elsewhere.clone()), rule);
+            let judged = |rule| judge("it".to_owned(), &way_on, &nobody, &elsewhere, rule);
             let (refuse, pass) = (judged(SourceRoutes::Refuse), judged(SourceRoutes::Pass));
             assert!(refuse.text().starts_with(refused), "{nobody:?} {elsewhere:?}: {}", refuse.text());
             assert!(pass.text().starts_with(passed), "{nobody:?} {elsewhere:?}: {}", pass.text());

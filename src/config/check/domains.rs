@@ -23,9 +23,9 @@ pub(super) fn check(written: &ConfigTables, problems: &mut Problems) {
             DomainType::Authoritative => resolved(written, item, problems),
             DomainType::InternalRelay => {
                 resolved(written, item, problems);
-                relayed(written, item, (&accepted, &spaces), problems);
+                relayed(written, item, &accepted, &spaces, problems);
             }
-            DomainType::ExternalRelay => relayed(written, item, (&accepted, &spaces), problems),
+            DomainType::ExternalRelay => relayed(written, item, &accepted, &spaces, problems),
         }
     }
     directories(written, problems);
@@ -48,7 +48,8 @@ fn resolved(written: &ConfigTables, item: &Item<AcceptedDomain>, problems: &mut 
 fn relayed(
     written: &ConfigTables,
     item: &Item<AcceptedDomain>,
-    (accepted, spaces): (&AcceptedDomains, &AddressSpaces),
+    accepted: &AcceptedDomains,
+    spaces: &AddressSpaces,
     problems: &mut Problems,
 ) {
     let organization = |name: &str| {

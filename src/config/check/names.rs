@@ -51,12 +51,12 @@ fn references(written: &ConfigTables, problems: &mut Problems) {
     let directories: Vec<&str> = written.directories.iter().map(|item| &*item.used.name).collect();
     for item in &written.send_connectors {
         if let Some(name) = &item.used.verify_with {
-            known(("directory", &directories), (&item.places.at("verify_with"), "verify_with", name), problems);
+            known("directory", &directories, &item.places.at("verify_with"), "verify_with", name, problems);
         }
     }
     let connectors: Vec<&str> = written.send_connectors.iter().map(|item| &*item.used.name).collect();
     let mut check = |place: &Location, key: &str, name: &Arc<str>| {
-        known(("send connector", &connectors), (place, key, name), problems);
+        known("send connector", &connectors, place, key, name, problems);
     };
     for item in &written.accepted_domains {
         if let Some(name) = &item.used.deliver_to {
@@ -85,7 +85,7 @@ fn references(written: &ConfigTables, problems: &mut Problems) {
 }
 
 /// Reports a reference to a name that does not exist.
-fn known((what, known): (&str, &[&str]), (place, key, name): (&Location, &str, &Arc<str>), problems: &mut Problems) {
+fn known(what: &str, known: &[&str], place: &Location, key: &str, name: &Arc<str>, problems: &mut Problems) {
     if !known.contains(&&**name) {
         let near = known.iter().filter(|known| !known.is_empty());
         let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, name));

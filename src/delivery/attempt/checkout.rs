@@ -178,7 +178,7 @@ impl Checkout {
                 negotiate::envelope(sender, sender.size.map(|size| size + OUR_FIELDS), sender.body, offers)?;
             return Ok((path, mail, Early::Envelope));
         };
-        let way = negotiate::content_way(sender, content, octets, (&self.out.terms.smtp, offers))?;
+        let way = negotiate::content_way(sender, content, octets, &self.out.terms.smtp, offers)?;
         let (path, mail) = negotiate::envelope(sender, Some(octets), negotiate::body(sender, content), offers)?;
         Ok((path, mail, if way == BodyTransfer::Bdat { Early::Envelope } else { Early::Data }))
     }
@@ -186,7 +186,8 @@ impl Checkout {
     /// Sends further RCPTs.
     pub(crate) async fn more(
         &mut self,
-        (origin, sender): (&Origin, &Sender),
+        origin: &Origin,
+        sender: &Sender,
         recipients: &[(usize, Target<'_>)],
     ) -> Result<(), Reuse> {
         self.talk.says(origin, sender, recipients.iter().map(|(_, target)| target.rcpt_to));
@@ -223,7 +224,7 @@ impl Checkout {
     /// Our refusal of the whole branch: the next hop cannot take it.
     pub(crate) fn way(&self, sender: &Sender, content: &Content, bytes: u64) -> Result<BodyTransfer, Reply> {
         let connection = self.talk.connection();
-        negotiate::content_way(sender, content, bytes, (&connection.terms.smtp, &connection.offers))
+        negotiate::content_way(sender, content, bytes, &connection.terms.smtp, &connection.offers)
     }
 
     /// Whether content may be sent before it has been received completely: no property that only its end shows matters.

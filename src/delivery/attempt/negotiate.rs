@@ -74,7 +74,8 @@ pub(super) fn content_way(
     sender: &Sender,
     content: &Content,
     bytes: u64,
-    (settings, offers): (&SmtpOut, &Offers),
+    settings: &SmtpOut,
+    offers: &Offers,
 ) -> Result<BodyTransfer, Reply> {
     if too_large(bytes, offers) {
         return Err(TOO_LARGE);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     fn negotiate(sender: &Sender, content: &Content, settings: &SmtpOut, offers: &Offers) -> Result<Negotiated, Reply> {
-        let way = content_way(sender, content, content.size, (settings, offers))?;
+        let way = content_way(sender, content, content.size, settings, offers)?;
         let (_, mail) = envelope(sender, Some(content.size), body(sender, content), offers)?;
         Ok(Negotiated { way, mail })
     }

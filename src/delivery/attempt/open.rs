@@ -86,7 +86,7 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
         // Each address gets a share of the time, so that one that does not answer leaves time for the others.
         let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         let share = until.saturating_duration_since(Instant::now()) / left;
-        let mut opened = ready(out, hop, (address, share), Encrypt::AsOffered).await;
+        let mut opened = ready(out, hop, address, share, Encrypt::AsOffered).await;
         // RFC 7435: without authentication, clear text is no worse than failing TLS.
         let clear_will_do = smtp.tls.mode == SendTlsMode::Opportunistic && smtp.auth.is_none();
         if let Err(Failure::Handshake(error)) = &opened
@@ -95,7 +95,7 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
             if let Some(untold) = out.shared.alerts.line(&error.next_hop, "in-clear") {
                 tracing::warn!(reason = %error.reply, untold, "TLS failed; trying in clear");
             }
-            opened = ready(out, hop, (address, share), Encrypt::No).await;
+            opened = ready(out, hop, address, share, Encrypt::No).await;
         }
         match opened {
             Ok(connection) => return Ok(connection),
@@ -108,7 +108,8 @@ async fn try_to_open(out: &WayOut, hop: &NextHop) -> Result<Connection, NextHopE
 async fn ready(
     out: &WayOut,
     hop: &NextHop,
-    (address, limit): (SocketAddr, Duration),
+    address: SocketAddr,
+    limit: Duration,
     encrypt: Encrypt,
 ) -> Result<Connection, Failure> {
     let next_hop: Arc<str> = hop.at(address.ip()).into();
@@ -118,7 +119,7 @@ async fn ready(
         return Err(own.alerting().into());
     }
     let began = Instant::now();
-    let socket = connect(out, &next_hop, (address, limit)).await?;
+    let socket = connect(out, &next_hop, address, limit).await?;
     let mut connection = Connection::new(Stream::Plain(socket), next_hop, out.terms.clone(), watch(out));
     connection.silence = Some(silence(out, hop));
     connection.patience = limit.saturating_sub(began.elapsed()).max(out.waits.greeting);
@@ -175,7 +176,8 @@ async fn greeted(
 async fn connect(
     out: &WayOut,
     next_hop: &str,
-    (address, limit): (SocketAddr, Duration),
+    address: SocketAddr,
+    limit: Duration,
 ) -> Result<TcpStream, NextHopError> {
     let failed = |why: String| NextHopError::unreached(NO_ANSWER, format!("cannot connect to {next_hop}: {why}"));
     match timeout(limit, socket::connect(&out.terms.smtp, address)).await {

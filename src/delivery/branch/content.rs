@@ -176,7 +176,7 @@ impl Branch {
             return;
         }
         let left = self.left.max(self.out.waits.reply * 2);
-        let opening = self.open((message.origin, message.sender), content, (&[], None));
+        let opening = self.open(message.origin, message.sender, content, &[], None);
         if message.waits == Waits::Nobody {
             opening.await;
         } else if timeout(left, opening).await.is_err() {
@@ -222,7 +222,7 @@ impl Branch {
     pub(crate) async fn feed(&mut self, piece: &[u8], lag: &Lag) {
         let (Stream::On, Line::Open(checkout)) = (&self.stream, &mut self.line) else { return };
         checkout.piece(piece);
-        match flush(checkout, lag, (&self.pace, None)).await {
+        match flush(checkout, lag, &self.pace, None).await {
             Ok(took) => self.pace.took(took, lag.arrived()),
             Err(stopped) => {
                 let host = self.host();
@@ -256,7 +256,7 @@ impl Branch {
         if message.waits == Waits::Nobody {
             self.pace = Pace::unhurried();
         }
-        match write(checkout, fields.as_bytes(), message, (lag, &mut self.pace)).await {
+        match write(checkout, fields.as_bytes(), message, lag, &mut self.pace).await {
             Ok(()) => Ok(()),
             Err(stopped) => Err(self.stopped(stopped).await),
         }
@@ -270,7 +270,7 @@ impl Branch {
             return self.stopped(Stopped::OutOfTime).await;
         }
         checkout.end();
-        match flush(checkout, lag, (&self.pace, last_dot)).await {
+        match flush(checkout, lag, &self.pace, last_dot).await {
             Ok(took) => self.pace.took(took, lag.arrived()),
             Err(stopped) => return self.stopped(stopped).await,
         }
@@ -320,7 +320,8 @@ async fn write(
     checkout: &mut Checkout,
     prefix: &[u8],
     message: &Message<'_>,
-    (lag, pace): (&Lag, &mut Pace),
+    lag: &Lag,
+    pace: &mut Pace,
 ) -> Result<(), Stopped> {
     let last_dot = message.waits.last_dot();
     checkout.piece(prefix);
@@ -328,7 +329,7 @@ async fn write(
         Body::Memory(bytes) => {
             for (number, piece) in bytes.chunks(PIECE).enumerate() {
                 if number > 0 {
-                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    let took = flush(checkout, lag, pace, last_dot).await?;
                     pace.took(took, Duration::ZERO);
                 }
                 checkout.piece(piece);
@@ -340,7 +341,7 @@ async fn write(
             // sent.
             while let Some(piece) = pieces.next(PIECE).await.map_err(Stopped::Unreadable)? {
                 if !std::mem::take(&mut is_first) {
-                    let took = flush(checkout, lag, (pace, last_dot)).await?;
+                    let took = flush(checkout, lag, pace, last_dot).await?;
                     pace.took(took, Duration::ZERO);
                 }
                 checkout.piece(&piece);
@@ -351,11 +352,7 @@ async fn write(
 }
 
 /// Writes a piece, as long as the branch keeps up with the others, makes progress, and is in time for the end of data.
-async fn flush(
-    checkout: &mut Checkout,
-    lag: &Lag,
-    (pace, last_dot): (&Pace, Option<Instant>),
-) -> Result<Took, Stopped> {
+async fn flush(checkout: &mut Checkout, lag: &Lag, pace: &Pace, last_dot: Option<Instant>) -> Result<Took, Stopped> {
     let (octets, began) = (checkout.queued(), Instant::now());
     let in_time = last_dot.map_or(Duration::MAX, |last| last.saturating_duration_since(began));
     let flushed = tokio::select! {

@@ -26,7 +26,8 @@ impl Branch {
     /// Accepted recipients become members.
     pub(crate) async fn ask(
         &mut self,
-        from: (&Origin, &Sender),
+        origin: &Origin,
+        sender: &Sender,
         mut new: Vec<Member>,
         vouched: Vouched,
     ) -> Vec<Outcome> {
@@ -38,9 +39,11 @@ impl Branch {
         let began = Instant::now();
         let answers = match &self.line {
             Line::Unreachable(why) => same(&new, why),
-            Line::Open(_) => self.ask_further(from, &new).await,
-            Line::Away if self.members.is_empty() => self.open(from, None, (&new, Some(began + self.left))).await,
-            Line::Away => self.ask_alone(from, &new).await,
+            Line::Open(_) => self.ask_further(origin, sender, &new).await,
+            Line::Away if self.members.is_empty() => {
+                self.open(origin, sender, None, &new, Some(began + self.left)).await
+            }
+            Line::Away => self.ask_alone(origin, sender, &new).await,
         };
         self.left = self.left.saturating_sub(began.elapsed());
         let next_hop = self.checkout().map_or_else(|| "".into(), Checkout::next_hop);
@@ -77,10 +80,10 @@ impl Branch {
     }
 
     /// On the connection with the envelope.
-    async fn ask_further(&mut self, from: (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
+    async fn ask_further(&mut self, origin: &Origin, sender: &Sender, new: &[Member]) -> RcptOutcomes {
         let Line::Open(checkout) = &mut self.line else { return same(new, &Outcome::undone()) };
         let targets: Vec<_> = new.iter().map(Member::target).collect();
-        let Ok(ended) = timeout(self.left, checkout.more(from, &targets)).await else {
+        let Ok(ended) = timeout(self.left, checkout.more(origin, sender, &targets)).await else {
             checkout.look();
             let mut answers = checkout.take_outcomes();
             // Replies are still to come, so the envelope is sent again on another connection.
@@ -100,7 +103,7 @@ impl Branch {
             if ended == Reuse::Worn {
                 let rest = new.iter().filter(|member| !answers.iter().any(|(at, _)| *at == member.at));
                 let rest: Vec<Member> = rest.cloned().collect();
-                answers.extend(self.ask_alone(from, &rest).await);
+                answers.extend(self.ask_alone(origin, sender, &rest).await);
             }
         }
         answers
@@ -108,7 +111,7 @@ impl Branch {
 
     /// The connection was given back meanwhile: asks about these recipients only; the complete envelope is sent at
     /// DATA.
-    async fn ask_alone(&mut self, (origin, sender): (&Origin, &Sender), new: &[Member]) -> RcptOutcomes {
+    async fn ask_alone(&mut self, origin: &Origin, sender: &Sender, new: &[Member]) -> RcptOutcomes {
         let recipients: Vec<_> = new.iter().map(Member::target).collect();
         let opening = Opening { origin, sender, content: None, recipients: &recipients };
         match find(&self.out, &self.tried, &opening, Some(Instant::now() + self.left)).await {
@@ -125,9 +128,11 @@ impl Branch {
     /// refused now have an outcome; outcomes of new recipients are returned.
     pub(super) async fn open(
         &mut self,
-        (origin, sender): (&Origin, &Sender),
+        origin: &Origin,
+        sender: &Sender,
         content: Option<(&Content, u64)>,
-        (new, until): (&[Member], Option<Instant>),
+        new: &[Member],
+        until: Option<Instant>,
     ) -> RcptOutcomes {
         let answers = {
             let recipients: Vec<_> = self.members.iter().chain(new).map(Member::target).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::content::Waits;
 use super::{Body, Branch, Fields, Lag, Member, Message};
 use crate::config::{SendConnector, SmtpOut};
+use crate::delivery::attempt::connection::Terms;
 use crate::delivery::attempt::{GivesPlace, Outbound, Reach, Waits as Patience};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::slots::Applicant;
@@ -42,8 +43,8 @@ impl Outbound {
         let mut outcomes = vec![Outcome::undone(); queued.recipients.len()];
         let member = |(at, (rcpt, rcpt_to))| Member { at, rcpt, rcpt_to };
         let members = queued.recipients.into_iter().enumerate().map(member).collect();
-        let out =
-            self.way_out(ehlo, (connector, smtp), queued.next_hop_domain, (Patience::of_queue(smtp), Applicant::QUEUE));
+        let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() };
+        let out = self.way_out(terms, connector, queued.next_hop_domain, Patience::of_queue(smtp), Applicant::QUEUE);
         let out = out.within(queued.reach).in_place(queued.place);
         let message = Message { origin, sender, content, body: Body::File(queued.body), fields, waits: Waits::Nobody };
         for (at, outcome) in Branch::new(out).with(members).send(&message, &Lag::of(1)).await {

@@ -11,7 +11,7 @@ use super::{QueueShared, record};
 use crate::delivery::outcome::Class;
 use crate::in_force::InForce;
 use crate::report::not_sent::NotSent;
-use crate::report::{self, Made, Reported};
+use crate::report::{self, Made, Reported, Stores};
 use crate::smtp::envelope::Relay;
 use crate::spool::SpoolError;
 use crate::spool::entry::{Change, Entry, HeldFor, Outcome, RecipientState, Record};
@@ -47,7 +47,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     let mut due = Due { reported: reported.clone(), readings: 0 };
     let mut wait = Duration::from_secs(1);
     let report = loop {
-        match try_commit(shared, in_force, (entry, &about, &settled), &mut due).await {
+        match try_commit(shared, in_force, entry, &about, &settled, &mut due).await {
             Ok(report) => break report,
             Err(error) => {
                 tracing::error!(queue_id = %entry.id, %error, "an outcome cannot be made durable; it is written again in {wait:?}");
@@ -58,7 +58,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
             () = shared.stopping.cancelled() => return false,
         }
     };
-    record::outcomes(shared, (entry, &about), &ended);
+    record::outcomes(shared, entry, &about, &ended);
     if let Some(report) = &report {
         record::reported(&shared.parts, &about, report, &reported);
     }
@@ -66,7 +66,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     for attempted in &ended {
         if let Some(heard) = heard(attempted) {
             let rules = super::rules(&in_force.config, &attempted.route.connector);
-            queue.heard(&attempted.route, heard, (rules, now.day));
+            queue.heard(&attempted.route, heard, rules, now.day);
         }
     }
     queue.update(entry.id, settled.into_iter().map(|settled| settled.update).collect());
@@ -107,15 +107,17 @@ fn as_settled(entry: &Entry, settled: &[Settled]) -> Entry {
 async fn try_commit(
     shared: &QueueShared,
     in_force: &InForce,
-    (before, about, settled): (&Entry, &Entry, &[Settled]),
+    before: &Entry,
+    about: &Entry,
+    settled: &[Settled],
     due: &mut Due,
 ) -> Result<Option<Entry>, SpoolError> {
     if about.origin.relay == Relay::Report {
         keep_dead_letter(shared, in_force, about, &mut due.readings)?;
     }
     let memory = &shared.parts.memory;
-    let from = (&*shared.parts.spool, &memory.reports, &memory.dead_letters);
-    let made = match report::make(in_force, from, about, &due.reported, UnixTime::now()).await? {
+    let stores = Stores { spool: &*shared.parts.spool, waiting: &memory.reports, dead_letters: &memory.dead_letters };
+    let made = match report::make(in_force, stores, about, &due.reported, UnixTime::now()).await? {
         Made::Report(report) => Some(*report),
         Made::Nothing => None,
         Made::NotSent(why) => {

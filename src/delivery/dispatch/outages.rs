@@ -36,7 +36,7 @@ pub(super) struct Outages {
 
 impl Outages {
     /// Counts a deferral on this connector. Returns whether to log it individually; else it is in a summary.
-    pub(super) fn take(&mut self, connector: &Arc<str>, (why, said): (Why, &str), now: UnixTime) -> bool {
+    pub(super) fn take(&mut self, connector: &Arc<str>, why: Why, said: &str, now: UnixTime) -> bool {
         if !matches!(why, Why::Unreachable | Why::Undecided) {
             return true;
         }
@@ -88,12 +88,12 @@ mod tests {
         for minute in 0..30 {
             for message in 0..2000 {
                 let now = UnixTime(6000 + minute * 60 + message % 60);
-                told += u32::from(outages.take(&hub, (Why::Unreachable, &format!("451 {message}")), now));
+                told += u32::from(outages.take(&hub, Why::Unreachable, &format!("451 {message}"), now));
             }
-            assert!(outages.take(&other, (Why::Unreachable, "451"), UnixTime(6000 + minute * 60 + 59)));
-            assert!(outages.take(&hub, (Why::Undecided, "451"), UnixTime(6000 + minute * 60 + 59)), "another reason");
+            assert!(outages.take(&other, Why::Unreachable, "451", UnixTime(6000 + minute * 60 + 59)));
+            assert!(outages.take(&hub, Why::Undecided, "451", UnixTime(6000 + minute * 60 + 59)), "another reason");
             for _ in 0..100 {
-                assert!(outages.take(&hub, (Why::Deferred, "452 4.2.2 full"), UnixTime(6000 + minute * 60)));
+                assert!(outages.take(&hub, Why::Deferred, "452 4.2.2 full", UnixTime(6000 + minute * 60)));
             }
         }
         let mut sums = outages.due(UnixTime(6000 + 29 * 60 + 59));

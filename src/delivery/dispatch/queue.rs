@@ -189,7 +189,7 @@ impl Queue {
     }
 
     /// A next hop of this connector (with MX, of the route's domain) answered, or could not be reached.
-    pub(super) fn heard(&mut self, route: &Route, heard: Heard, (rules, now): (Rules, UnixTime)) {
+    pub(super) fn heard(&mut self, route: &Route, heard: Heard, rules: Rules, now: UnixTime) {
         let Some(lane) = self.lanes.get_mut(&route.connector) else { return };
         let group = group(&route.next_hop_domain);
         match heard {
@@ -199,7 +199,7 @@ impl Queue {
     }
 
     /// A next hop answers again that was down or unknown. With MX, `back` has the domain.
-    pub(super) fn hop_is_back(&mut self, back: &Back, (rules, now): (Rules, UnixTime)) {
+    pub(super) fn hop_is_back(&mut self, back: &Back, rules: Rules, now: UnixTime) {
         let group = match (&back.domain, rules.by_domain()) {
             (Some(domain), true) => group(domain),
             (None, false) => 0,

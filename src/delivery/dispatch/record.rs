@@ -26,16 +26,16 @@ pub(super) fn took(metrics: &Metrics, connector: &SendConnector, duration: Durat
 }
 
 /// Records the outcomes of an attempt's recipients; the entry before and after.
-pub(super) fn outcomes(shared: &QueueShared, (before, entry): (&Entry, &Entry), ended: &[Attempted]) {
+pub(super) fn outcomes(shared: &QueueShared, before: &Entry, entry: &Entry, ended: &[Attempted]) {
     for attempted in ended {
         let at = attempted.recipient;
         if let (Some(was), Some(is)) = (before.recipients.get(at), entry.recipients.get(at)) {
-            outcome(shared, entry, (was, is), attempted);
+            outcome(shared, entry, was, is, attempted);
         }
     }
 }
 
-fn outcome(shared: &QueueShared, entry: &Entry, (was, queued): (&Queued, &Queued), attempted: &Attempted) {
+fn outcome(shared: &QueueShared, entry: &Entry, was: &Queued, queued: &Queued, attempted: &Attempted) {
     let parts = &shared.parts;
     if let RecipientState::Done(Outcome::Failed { next_hop, reply }) = &queued.state
         && entry.origin.relay == Relay::Report
@@ -66,15 +66,15 @@ fn outcome(shared: &QueueShared, entry: &Entry, (was, queued): (&Queued, &Queued
     }
     parts.metrics.deliveries.with_label_values(&[connector, result]).inc();
     if let Some(attempt) = recorded(what, was, queued) {
-        parts.trace.record(&Event { attempt, ..event(entry, what, to.as_str(), (connector, &said)) });
+        parts.trace.record(&Event { attempt, ..event(entry, what, to.as_str(), connector, &said) });
     }
 }
 
 /// Whether the log has it individually; if not, it is counted in a summary.
 fn is_told(shared: &QueueShared, is: &Queued, attempted: &Attempted) -> bool {
     let RecipientState::Waiting(waiting) = &is.state else { return true };
-    let about = (waiting.why, &*waiting.last_error);
-    let told = shared.outages.lock().take(&attempted.route.connector, about, UnixTime::steady());
+    let connector = &attempted.route.connector;
+    let told = shared.outages.lock().take(connector, waiting.why, &waiting.last_error, UnixTime::steady());
     if !told {
         shared.parts.metrics.told_as_sums.with_label_values(&["deferred"]).inc();
     }
@@ -116,11 +116,11 @@ pub(super) fn reported(parts: &Parts, about: &Entry, report: &Entry, reported: &
         tracing::info!(queue_id = %about.id, report = %report.id, to = %about.sender.reverse_path, action, "report made");
         let detail = format!("{action}, as {}", report.id);
         let connector = report.recipients.first().map_or(UNDECIDED_LABEL, |queued| label(&queued.route.connector));
-        parts.trace.record(&event(about, What::Dsn, about.sender.reverse_path.as_str(), (connector, &detail)));
+        parts.trace.record(&event(about, What::Dsn, about.sender.reverse_path.as_str(), connector, &detail));
     }
 }
 
-fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, (connector, detail): (&'a str, &'a str)) -> Event<'a> {
+fn event<'a>(entry: &'a Entry, what: What, recipient: &'a str, connector: &'a str, detail: &'a str) -> Event<'a> {
     Event {
         at: UnixTime::now(),
         id: entry.id.to_string().into(),

@@ -33,7 +33,8 @@ pub(super) enum Now {
 pub(super) async fn redecide(
     in_force: &Arc<InForce>,
     entry: &Entry,
-    (queued, how): (&Queued, &Known),
+    queued: &Queued,
+    how: &Known,
     now: UnixTime,
 ) -> Option<Now> {
     let exists = in_force.config.send_connector(&queued.route.connector).is_some();

@@ -1,5 +1,6 @@
 //! One attempt on one branch: routes its recipients again, sends, and makes the outcome durable.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,7 +59,8 @@ pub(super) async fn run(
     let mut ended = plan.over;
     if let Some(connector) = in_force.config.send_connector(&picked.connector).filter(|_| !plan.going.is_empty()) {
         let started = Instant::now();
-        let tried = send(shared, in_force, connector, (&picked.entry, plan.going), gives).await;
+        let sending = Sending { shared, in_force, connector, entry: &picked.entry, gives };
+        let tried = sending.send(plan.going).await;
         record::took(&shared.parts.metrics, connector, started.elapsed());
         ended.extend(judge(shared, in_force, &picked.entry, tried).await);
     }
@@ -71,7 +73,7 @@ async fn plan(in_force: &Arc<InForce>, picked: &Picked, now: UnixTime) -> Plan {
     let recipients =
         picked.recipients.iter().filter_map(|(at, known)| Some((at, picked.entry.recipients.get(*at)?, known)));
     let decided = recipients.map(|(recipient, queued, known)| async move {
-        let decided = redecide::redecide(in_force, &picked.entry, (queued, known), now).await;
+        let decided = redecide::redecide(in_force, &picked.entry, queued, known, now).await;
         (recipient, queued, known, decided)
     });
     for (recipient, queued, known, decided) in concurrently(decided.collect()).await {
@@ -140,68 +142,102 @@ impl Plan {
     }
 }
 
-/// Sends the branch by the connector's protocol; returns each recipient's outcome.
-async fn send(
-    shared: &QueueShared,
-    in_force: &InForce,
-    connector: &Arc<SendConnector>,
-    (entry, going): (&Entry, Vec<Attempted>),
-    gives: &Arc<GivesPlace>,
-) -> Vec<Attempted> {
-    let outcomes = match &connector.protocol {
-        Protocol::Smtp(smtp) => by_smtp(shared, in_force, (connector, smtp), (entry, &going), gives).await,
-        Protocol::Maildir(root) => {
-            let mut outcomes = Vec::with_capacity(going.len());
-            for attempted in &going {
-                outcomes.push(to_mailbox(shared, in_force, root, (entry, attempted)).await);
-            }
-            outcomes
-        }
-    };
-    let tries = shared.parts.outbound.tries(&connector.name);
-    let tried = |(attempted, outcome): (Attempted, Outcome)| {
-        // An attempt counts if a next hop was really tried since the last one.
-        let before = entry.recipients.get(attempted.recipient).map_or(0, |queued| queued.state.tries());
-        let counts = outcome.class != Class::Unreachable || (tries != 0 && tries != before);
-        Attempted { tries, outcome, counts, ..attempted }
-    };
-    going.into_iter().zip(outcomes).map(tried).collect()
+/// A branch on its way.
+struct Sending<'a> {
+    shared: &'a QueueShared,
+    in_force: &'a InForce,
+    connector: &'a Arc<SendConnector>,
+    entry: &'a Entry,
+    gives: &'a Arc<GivesPlace>,
 }
 
-async fn by_smtp(
-    shared: &QueueShared,
-    in_force: &InForce,
-    (connector, smtp): (&Arc<SendConnector>, &Arc<SmtpOut>),
-    (entry, going): (&Entry, &[Attempted]),
-    gives: &Arc<GivesPlace>,
-) -> Vec<Outcome> {
-    let Some(leader) = going.first() else { return Vec::new() };
-    let body = match content::open(shared, entry).await {
-        Ok(body) => body,
-        Err(outcome) => return vec![outcome; going.len()],
-    };
-    let read = body.clone();
-    let recipients = going.iter().filter_map(|attempted| {
-        let queued = entry.recipients.get(attempted.recipient)?;
-        Some((queued.rcpt.clone(), attempted.route.rcpt_to.clone()))
-    });
-    let identity = &entry.content.identity;
-    let branch = QueuedBranch {
-        connector,
-        smtp,
-        next_hop_domain: &leader.route.next_hop_domain,
-        reach: Reach::of(&entry.origin, &in_force.config.reports),
-        origin: &entry.origin,
-        sender: &entry.sender,
-        content: &entry.content,
-        fields: &|connector, named| stamping::stamp(in_force, connector, identity, named),
-        body,
-        place: Some(gives.clone()),
-        recipients: recipients.collect(),
-    };
-    let outcomes = shared.parts.outbound.send(&in_force.config.server.hostname, branch).await;
-    content::look(shared, entry, &read).await;
-    outcomes
+impl Sending<'_> {
+    /// Sends the branch by the connector's protocol; returns each recipient's outcome.
+    async fn send(&self, going: Vec<Attempted>) -> Vec<Attempted> {
+        let Self { shared, connector, entry, .. } = *self;
+        let outcomes = match &connector.protocol {
+            Protocol::Smtp(smtp) => self.by_smtp(smtp, &going).await,
+            Protocol::Maildir(root) => {
+                let mut outcomes = Vec::with_capacity(going.len());
+                for attempted in &going {
+                    outcomes.push(self.to_mailbox(root, attempted).await);
+                }
+                outcomes
+            }
+        };
+        let tries = shared.parts.outbound.tries(&connector.name);
+        let tried = |(attempted, outcome): (Attempted, Outcome)| {
+            // An attempt counts if a next hop was really tried since the last one.
+            let before = entry.recipients.get(attempted.recipient).map_or(0, |queued| queued.state.tries());
+            let counts = outcome.class != Class::Unreachable || (tries != 0 && tries != before);
+            Attempted { tries, outcome, counts, ..attempted }
+        };
+        going.into_iter().zip(outcomes).map(tried).collect()
+    }
+
+    async fn by_smtp(&self, smtp: &Arc<SmtpOut>, going: &[Attempted]) -> Vec<Outcome> {
+        let Self { shared, in_force, connector, entry, gives } = *self;
+        let Some(leader) = going.first() else { return Vec::new() };
+        let body = match content::open(shared, entry).await {
+            Ok(body) => body,
+            Err(outcome) => return vec![outcome; going.len()],
+        };
+        let read = body.clone();
+        let recipients = going.iter().filter_map(|attempted| {
+            let queued = entry.recipients.get(attempted.recipient)?;
+            Some((queued.rcpt.clone(), attempted.route.rcpt_to.clone()))
+        });
+        let identity = &entry.content.identity;
+        let branch = QueuedBranch {
+            connector,
+            smtp,
+            next_hop_domain: &leader.route.next_hop_domain,
+            reach: Reach::of(&entry.origin, &in_force.config.reports),
+            origin: &entry.origin,
+            sender: &entry.sender,
+            content: &entry.content,
+            fields: &|connector, named| stamping::stamp(in_force, connector, identity, named),
+            body,
+            place: Some(gives.clone()),
+            recipients: recipients.collect(),
+        };
+        let outcomes = shared.parts.outbound.send(&in_force.config.server.hostname, branch).await;
+        content::look(shared, entry, &read).await;
+        outcomes
+    }
+
+    async fn to_mailbox(&self, root: &Path, attempted: &Attempted) -> Outcome {
+        let Self { shared, in_force, entry, .. } = *self;
+        let body = match content::open(shared, entry).await {
+            Ok(body) => body,
+            Err(outcome) => return outcome,
+        };
+        let read = body.clone();
+        let host = &in_force.config.server.hostname;
+        let letter = Letter {
+            root: root.to_owned(),
+            mailbox: attempted.route.rcpt_to.clone(),
+            reverse_path: entry.sender.reverse_path.clone(),
+            name: format!("{}.{}R{}.{host}", entry.received_at.0, entry.id, attempted.recipient),
+            body,
+        };
+        let written = tokio::task::spawn_blocking(move || maildir::deliver(letter)).await;
+        let error = match written {
+            Ok(Ok(())) => {
+                let success = Some(Action::Delivered);
+                return Outcome { success, ..Outcome::said(Class::Accepted, IN_MAILBOX, &"maildir".into()) };
+            }
+            Ok(Err(error)) if read.is_damaged() => {
+                content::look(shared, entry, &read).await;
+                return Outcome::unreadable(&error);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        let folder = maildir::folder(root, &attempted.route.rcpt_to);
+        tracing::warn!(queue_id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
+        Outcome::ours(Class::Deferred, MAILBOX_UNWRITABLE)
+    }
 }
 
 /// Notes the outcomes for later decisions, asks directories where necessary, and returns the results.
@@ -227,49 +263,11 @@ fn remember(shared: &QueueShared, in_force: &InForce, entry: &Entry, tried: &[At
         let address = &entry.recipients.get(attempted.recipient)?.rcpt.address;
         Some((address, attempted))
     });
-    let message = (&entry.sender.reverse_path, &entry.content.identity, stranger);
     let ways = taken.clone().map(|(address, attempted)| (address, &attempted.route));
-    memories.accepted(message, ways);
+    memories.accepted(&entry.sender.reverse_path, &entry.content.identity, stranger, ways);
     for (address, attempted) in taken {
-        memories.taken(address, &attempted.route, (&attempted.outcome.next_hop, Step::Dot));
+        memories.taken(address, &attempted.route, &attempted.outcome.next_hop, Step::Dot);
     }
-}
-
-async fn to_mailbox(
-    shared: &QueueShared,
-    in_force: &InForce,
-    root: &std::path::Path,
-    (entry, attempted): (&Entry, &Attempted),
-) -> Outcome {
-    let body = match content::open(shared, entry).await {
-        Ok(body) => body,
-        Err(outcome) => return outcome,
-    };
-    let read = body.clone();
-    let host = &in_force.config.server.hostname;
-    let letter = Letter {
-        root: root.to_owned(),
-        mailbox: attempted.route.rcpt_to.clone(),
-        reverse_path: entry.sender.reverse_path.clone(),
-        name: format!("{}.{}R{}.{host}", entry.received_at.0, entry.id, attempted.recipient),
-        body,
-    };
-    let written = tokio::task::spawn_blocking(move || maildir::deliver(letter)).await;
-    let error = match written {
-        Ok(Ok(())) => {
-            let success = Some(Action::Delivered);
-            return Outcome { success, ..Outcome::said(Class::Accepted, IN_MAILBOX, &"maildir".into()) };
-        }
-        Ok(Err(error)) if read.is_damaged() => {
-            content::look(shared, entry, &read).await;
-            return Outcome::unreadable(&error);
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
-    let folder = maildir::folder(root, &attempted.route.rcpt_to);
-    tracing::warn!(queue_id = %entry.id, folder = %folder.display(), error, "a mailbox cannot be written");
-    Outcome::ours(Class::Deferred, MAILBOX_UNWRITABLE)
 }
 
 /// The result for one recipient. "Unknown recipient" is believed only after the directory was asked live, and a changed
@@ -298,7 +296,7 @@ fn refuses_everybody(shared: &QueueShared, entry: &Entry, attempted: &Attempted)
     let Some(queued) = entry.recipients.get(attempted.recipient) else { return false };
     let (route, outcome) = (&attempted.route, &attempted.outcome);
     let source = Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client };
-    shared.parts.memory.refuses_by_policy(&queued.rcpt.address, route, (outcome, Step::Rcpt), source)
+    shared.parts.memory.refuses_by_policy(&queued.rcpt.address, route, outcome, Step::Rcpt, source)
 }
 
 /// The next hop says that the recipient is unknown.

@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// A late wait ended in vain. If no transaction waits for a slow reply to the end, the next one waits longer.
-    pub(super) fn in_vain(&mut self, number: u64, (waited, few): (Duration, usize), now: Instant) {
+    pub(super) fn in_vain(&mut self, number: u64, waited: Duration, few: usize, now: Instant) {
         if !self.late.remove(&number) {
             return;
         }
@@ -155,7 +155,7 @@ mod tests {
                         left += usize::from(then == Then::Leave);
                     }
                     'a' => host.answers(late.remove(0), Duration::from_secs(20), now),
-                    'v' => host.in_vain(late.remove(0), (Duration::from_secs(300), 2), now),
+                    'v' => host.in_vain(late.remove(0), Duration::from_secs(300), 2, now),
                     'e' => host.ends_one(),
                     's' => now += Duration::from_secs(1),
                     _ => now += Duration::from_secs(60),
@@ -191,7 +191,7 @@ mod tests {
             let late = host.late_after(now);
             let (number, then) = host.is_late(None, few(1), now);
             assert_eq!(then, Then::Leave);
-            host.in_vain(number, (late, few(1)), now);
+            host.in_vain(number, late, few(1), now);
             assert!(!host.is_tried(0, few(1), now));
             waited.push(late.as_secs());
             now += PAUSE;
@@ -205,7 +205,7 @@ mod tests {
         let numbers: Vec<u64> = (0..4).map(|_| host.is_late(None, 2, now).0).collect();
         let again = |host: &mut Host, at: usize| host.is_late(Some(numbers[at]), 2, now).1;
         assert_eq!([0, 1, 2, 3].map(|at| again(&mut host, at)), [Then::Stay, Then::Stay, Then::Leave, Then::Leave]);
-        host.in_vain(numbers[0], (LATE, 2), now);
+        host.in_vain(numbers[0], LATE, 2, now);
         assert_eq!([1, 2, 3].map(|at| again(&mut host, at)), [Then::Stay, Then::Stay, Then::Leave]);
         assert!(!host.is_tried(2, 2, now + PAUSE) && host.is_tried(1, 2, now + PAUSE), "a few at a time");
     }

@@ -142,7 +142,7 @@ impl<W> Queue<W> {
         self.arrivals += 1;
         let ticket = Ticket { applicant, number: self.arrivals };
         let turns = &mut self.class(applicant.class).turns;
-        turns.push(applicant.client, applicant.vouched, (ticket.number, waiter));
+        turns.push(applicant.client, applicant.vouched, ticket.number, waiter);
         ticket
     }
 

@@ -56,7 +56,7 @@ impl<W> Turns<W> {
     }
 
     /// Adds a transaction; `number` is greater than all before.
-    pub(super) fn push(&mut self, client: Client, vouched: Vouched, (number, waiter): (u64, W)) {
+    pub(super) fn push(&mut self, client: Client, vouched: Vouched, number: u64, waiter: W) {
         let waiting = self.clients.entry(client).or_insert_with(|| {
             self.end += 1;
             Waiting { turn: self.end, transactions: ByVouched::default() }
@@ -120,7 +120,7 @@ mod tests {
         let mut turns = Turns::default();
         for (number, letter) in (0..).zip(waiting.chars()) {
             let vouched = if letter.is_lowercase() { Vouched::No } else { Vouched::Yes };
-            turns.push(client(letter), vouched, (number, letter));
+            turns.push(client(letter), vouched, number, letter);
         }
         std::iter::from_fn(|| turns.pop(open)).map(|(letter, _)| letter).collect()
     }
@@ -147,14 +147,14 @@ mod tests {
         let mut turns = Turns::default();
         for (number, letter) in (0..).zip(['a', 'B', 'C']) {
             let vouched = if letter == 'a' { Vouched::No } else { Vouched::Yes };
-            turns.push(client(letter), vouched, (number, letter));
+            turns.push(client(letter), vouched, number, letter);
         }
         assert_eq!(turns.pop(Open::ToVouched), Some(('B', Vouched::Yes)));
-        turns.push(client('B'), Vouched::Yes, (3, 'B'));
+        turns.push(client('B'), Vouched::Yes, 3, 'B');
         assert_eq!(turns.pop(Open::ToAll), Some(('a', Vouched::No)));
         assert_eq!(turns.remove(client('C'), Vouched::Yes, 2), Some('C'));
         assert_eq!(turns.remove(client('C'), Vouched::Yes, 2), None);
-        turns.push(client('C'), Vouched::Yes, (4, 'C'));
+        turns.push(client('C'), Vouched::Yes, 4, 'C');
         assert_eq!(turns.pop(Open::ToAll), Some(('B', Vouched::Yes)));
         assert_eq!(turns.pop(Open::ToAll), Some(('C', Vouched::Yes)));
         assert_eq!(turns.pop(Open::ToAll), None);

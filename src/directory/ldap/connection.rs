@@ -133,7 +133,7 @@ async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync,
     let attempts = addresses.into_iter().map(|address| {
         let tls = tls.clone();
         let attempt: Attempt<'_, _, _> = Box::pin(async move {
-            let connected = connect_to(server, address, (config.timeout / 3, tls)).await;
+            let connected = connect_to(server, address, config.timeout / 3, tls).await;
             connected.map(|connected| (address, connected)).map_err(|failure| match failure {
                 Failure::Broken(why) if several => Failure::Broken(format!("{}: {why}", address.ip())),
                 Failure::Tls(why) if several => Failure::Tls(format!("{}: {why}", address.ip())),
@@ -151,7 +151,8 @@ async fn connect(server: &Server, config: &LdapConfig) -> Result<(LdapConnAsync,
 async fn connect_to(
     server: &Server,
     address: SocketAddr,
-    (patience, tls): (Duration, Option<Arc<ClientConfig>>),
+    patience: Duration,
+    tls: Option<Arc<ClientConfig>>,
 ) -> Result<(LdapConnAsync, Ldap), Failure> {
     let mut settings = LdapConnSettings::new().set_starttls(server.security == Security::StartTls);
     if let Some(tls) = tls {

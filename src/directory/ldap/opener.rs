@@ -55,7 +55,8 @@ struct Standing {
 impl Opener {
     pub(super) fn new(
         name: &Arc<str>,
-        (config, servers): (&LdapConfig, Vec<Arc<Server>>),
+        config: &LdapConfig,
+        servers: Vec<Arc<Server>>,
         rejected: SharedRejected,
         metrics: &Metrics,
     ) -> Self {
@@ -209,7 +210,7 @@ impl Opener {
         );
         let words: Arc<str> = format!("{}: {said}", server.url).into();
         self.is_now(server, Some(said));
-        self.rejected.lock().rejected(sent, &server.url, (Instant::now().into_std(), &words));
+        self.rejected.lock().rejected(sent, &server.url, Instant::now().into_std(), &words);
         Failure::Rejected(words)
     }
 

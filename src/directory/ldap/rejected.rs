@@ -79,7 +79,7 @@ impl Rejected {
     }
 
     /// The password was rejected by this server with this text. Ignored if the password has changed since the bind.
-    pub(super) fn rejected(&mut self, sent: Sent, url: &str, (now, words): (Instant, &Arc<str>)) {
+    pub(super) fn rejected(&mut self, sent: Sent, url: &str, now: Instant, words: &Arc<str>) {
         if self.settle(sent) {
             self.by.push((url.into(), now, Arc::clone(words)));
         }
@@ -117,7 +117,7 @@ mod tests {
             for server in servers {
                 if rejected.may_try(server, password, now).is_ok() {
                     let sent = rejected.sent(password, now);
-                    rejected.rejected(sent, server, (now, &"no".into()));
+                    rejected.rejected(sent, server, now, &"no".into());
                     binds.push((minute, (*server).to_owned()));
                 }
             }
@@ -142,7 +142,7 @@ mod tests {
         let mut rejected = Rejected::default();
         assert!(!rejected.is_another("x"), "nothing was rejected");
         let sent = rejected.sent("x", Instant::now());
-        rejected.rejected(sent, "a", (Instant::now(), &"no".into()));
+        rejected.rejected(sent, "a", Instant::now(), &"no".into());
         assert!(rejected.is_another("y") && !rejected.is_another("x"));
         rejected.forget();
         assert_eq!(rejected.may_try("a", "x", Instant::now()), Ok(()), "an operator says so");
@@ -153,7 +153,7 @@ mod tests {
         let (mut rejected, now) = (Rejected::default(), Instant::now());
         for (server, words) in [("a", "locked"), ("b", "wrong"), ("c", "expired")] {
             let sent = rejected.sent("x", now);
-            rejected.rejected(sent, server, (now, &words.into()));
+            rejected.rejected(sent, server, now, &words.into());
         }
         for (server, words) in [("a", "locked"), ("b", "wrong"), ("d", "expired")] {
             assert_eq!(rejected.may_try(server, "x", now).unwrap_err().as_ref(), words);
@@ -192,10 +192,10 @@ mod tests {
 
         let sent = rejected.sent("old", now);
         rejected.sent("new", now);
-        rejected.rejected(sent, "a", (now, &"no".into()));
+        rejected.rejected(sent, "a", now, &"no".into());
         assert_eq!(rejected.may_try("a", "new", now), Ok(()), "the old one is no matter");
         let sent = rejected.sent("new", now);
-        rejected.rejected(sent, "a", (now, &"late".into()));
+        rejected.rejected(sent, "a", now, &"late".into());
         assert_eq!(&*rejected.may_try("a", "new", now).unwrap_err(), "late");
     }
 }

@@ -104,14 +104,14 @@ impl Supervisor {
             };
             let wait = self.health.until_test().unwrap_or_default().max(after);
             if !wait.is_zero() {
-                self.rest(wait, (cause, prospect), lost).await;
+                self.rest(wait, cause, prospect, lost).await;
             }
         }
     }
 
     /// Waits for the next attempt. At first questions wait for a server that was there a moment ago and may be
     /// restarting; after the time limit of a question, new ones fail at once.
-    async fn rest(&self, wait: Duration, (cause, prospect): (Arc<str>, Prospect), lost: Option<Instant>) {
+    async fn rest(&self, wait: Duration, cause: Arc<str>, prospect: Prospect, lost: Option<Instant>) {
         let left = lost.map_or(Duration::ZERO, |lost| self.timeout.saturating_sub(lost.elapsed()));
         let may_return = lost.is_some() && prospect == Prospect::Better && self.health.until_test().is_none();
         let wait = match may_return {

@@ -20,7 +20,7 @@ pub(super) struct SnapshotFreshness {
 
 impl SnapshotFreshness {
     /// As read from a file; `whole` as in [`SnapshotFreshness`].
-    pub(super) fn saved(position: Position, (at, noticed): (UnixTime, Instant), whole: Option<UnixTime>) -> Self {
+    pub(super) fn saved(position: Position, at: UnixTime, noticed: Instant, whole: Option<UnixTime>) -> Self {
         Self { position, confirmed: Some((at, noticed)), followed: None, whole }
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn the_next_whole_read_is_due_an_interval_after_the_last() {
         let hour = Duration::from_hours(1);
         let now = Instant::now();
-        let mut contact = SnapshotFreshness::saved(Position::Unknown, (UnixTime(9_000), now), None);
+        let mut contact = SnapshotFreshness::saved(Position::Unknown, UnixTime(9_000), now, None);
         assert_eq!(contact.until_whole_read(hour, UnixTime(9_001)), Duration::ZERO);
         contact.read(Position::Unknown, UnixTime(10_000), now);
         contact.followed(Position::Unknown, UnixTime(13_000), now);

@@ -87,7 +87,7 @@ impl Served {
             let (stayed, back) = served.window.undos().iter().cloned().partition(|undo| stayed.contains(&undo.id));
             served.window = Window::new(back);
             served.current = served.window.before(&served.current);
-            let held = Held::new(served.current.clone(), (&served.window, Window::new(stayed)), began);
+            let held = Held::new(served.current.clone(), &served.window, Window::new(stayed), began);
             served.held = Some(Held { is_resuming: true, withheld: withheld.into_iter().collect(), ..held });
         }
         served

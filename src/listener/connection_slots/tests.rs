@@ -35,8 +35,7 @@ fn slots() -> ConnectionSlots {
 
 /// A slot for a client of its own, by number.
 fn take(slots: &ConnectionSlots, connector: &ReceiveConnector, number: u8) -> Result<ConnectionPermit, NoSlot> {
-    let permit =
-        slots.take(connector, [192, 0, 2, number].into(), (Behind::Nobody, Proof::Impossible, Sessions::Any))?;
+    let permit = slots.take(connector, [192, 0, 2, number].into(), Behind::Nobody, Proof::Impossible, Sessions::Any)?;
     permit.turn.ends().unwrap();
     Ok(permit)
 }
@@ -130,7 +129,7 @@ fn the_last_places_are_for_those_who_can_show_who_they_are() {
     let (slots, internet) = (slots(), &*config.receive_connectors[0]);
     let take = |number: u8| {
         let client = [192, 0, 2, number].into();
-        let permit = slots.take(internet, client, (Behind::Nobody, Proof::Possible, Sessions::Any)).ok()?;
+        let permit = slots.take(internet, client, Behind::Nobody, Proof::Possible, Sessions::Any).ok()?;
         permit.turn.ends().unwrap();
         Some(permit)
     };
@@ -183,7 +182,7 @@ fn a_client_is_an_ipv4_address_or_an_ipv6_network() {
     ] {
         let slots = slots();
         let take = |address: &str| {
-            slots.take(connector, address.parse().unwrap(), (Behind::Nobody, Proof::Impossible, Sessions::Any))
+            slots.take(connector, address.parse().unwrap(), Behind::Nobody, Proof::Impossible, Sessions::Any)
         };
         let (_first, second) = (take(first).ok().unwrap(), take(second).ok().unwrap());
         assert_eq!(take(third).err(), (!room).then_some(NoSlot::FullForAddress), "{third}");

@@ -92,8 +92,8 @@ impl Sweep {
             return Swept { left: self.letters.0.lock().by_age().len(), ..Swept::default() };
         }
         let Plan { mut going, aged, left, leaving } = self.plan(rules, now);
-        self.warn_of_removal(&folder, rules, (leaving, left), now);
-        self.tell_going(&folder, (aged, going.len() - aged), now);
+        self.warn_of_removal(&folder, rules, leaving, left, now);
+        self.tell_going(&folder, aged, going.len() - aged, now);
         let more = going.len().saturating_sub(AT_ONCE);
         going.truncate(AT_ONCE);
         let aged = aged.min(going.len());
@@ -132,7 +132,7 @@ impl Sweep {
     }
 
     /// Logs once a day that some letters will be removed soon.
-    fn warn_of_removal(&mut self, folder: &Path, rules: &Reports, (leaving, left): (usize, usize), now: UnixTime) {
+    fn warn_of_removal(&mut self, folder: &Path, rules: &Reports, leaving: usize, left: usize, now: UnixTime) {
         if leaving == 0 || self.told.is_some_and(|told| told <= now && now.since(told) < TOLD_EVERY) {
             return;
         }
@@ -143,7 +143,7 @@ impl Sweep {
         );
     }
 
-    fn tell_going(&mut self, folder: &Path, (aged, beyond): (usize, usize), now: UnixTime) {
+    fn tell_going(&mut self, folder: &Path, aged: usize, beyond: usize, now: UnixTime) {
         let is_told = self.told_going.is_some_and(|told| told <= now && now.since(told) < LISTED_AGAIN);
         if aged + beyond == 0 || is_told {
             return;

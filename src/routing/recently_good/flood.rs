@@ -34,7 +34,7 @@ fn count(good: &RecentlyGood, kind: &str, many: usize, now: QueueTime) -> usize 
 /// 500 strangers, each of which brought mail for one address.
 fn with_honest() -> RecentlyGood {
     let mut good = RecentlyGood::new(*b"0123456789abcdef");
-    (0..500).for_each(|number| good.accepted_from(&address("once", number), ("x", by(number as u32)), at(0)));
+    (0..500).for_each(|number| good.accepted_from(&address("once", number), "x", by(number as u32), at(0)));
     good
 }
 
@@ -45,7 +45,7 @@ fn one_client_pushes_nobody_out_however_much_it_brings() {
         (500..to_begin_with).for_each(|number| good.accepted(&address("other", number), "x", at(1)));
         for round in 0..days {
             for number in 0..ENTRIES + 4000 {
-                good.accepted_from(&address("made-up", number), ("x", by(9999)), at(60 + round * DAY));
+                good.accepted_from(&address("made-up", number), "x", by(9999), at(60 + round * DAY));
             }
             assert_eq!(good.order.len(), ENTRIES);
             let lost = 500 - count(&good, "once", 500, at(100));
@@ -56,8 +56,7 @@ fn one_client_pushes_nobody_out_however_much_it_brings() {
         }
         // Others that come now replace the items beyond its share.
         let surplus = good.order.len_of(Rank::Surplus);
-        (0..1000)
-            .for_each(|number| good.accepted_from(&address("new", number), ("x", by(number as u32)), at(DAY + 90)));
+        (0..1000).for_each(|number| good.accepted_from(&address("new", number), "x", by(number as u32), at(DAY + 90)));
         assert_eq!(count(&good, "new", 1000, at(DAY + 100)), 1000);
         assert_eq!(good.order.len_of(Rank::Surplus), surplus.saturating_sub(1000));
         let read = RecentlyGood::from_bytes(&good.to_bytes(), moment()).unwrap();
@@ -70,19 +69,19 @@ fn one_client_pushes_nobody_out_however_much_it_brings() {
 fn any_number_of_clients_push_out_only_who_was_seen_once() {
     let mut good = with_honest();
     for number in 0..500 {
-        good.accepted_from(&address("twice", number), ("x", by(number as u32)), at(0));
-        good.accepted_from(&address("twice", number), ("x", by(number as u32)), at(DAY));
+        good.accepted_from(&address("twice", number), "x", by(number as u32), at(0));
+        good.accepted_from(&address("twice", number), "x", by(number as u32), at(DAY));
         let known = Brought { is_known: true, ..by(number as u32) };
-        good.accepted_from(&address("known", number), ("x", known), at(0));
+        good.accepted_from(&address("known", number), "x", known, at(0));
     }
     for number in 0..2 * ENTRIES {
-        good.accepted_from(&address("made-up", number), ("x", by(10_000 + number as u32 / 100)), at(DAY + 60));
+        good.accepted_from(&address("made-up", number), "x", by(10_000 + number as u32 / 100), at(DAY + 60));
     }
     let left = |good: &RecentlyGood| ["once", "twice", "known"].map(|kind| count(good, kind, 500, at(DAY + 60)));
     assert_eq!(left(&good), [0, 500, 500]);
     let mut read = RecentlyGood::from_bytes(&good.to_bytes(), moment()).unwrap();
     for number in 0..ENTRIES {
-        read.accepted_from(&address("more", number), ("x", by(50_000 + number as u32 / 100)), at(DAY + 90));
+        read.accepted_from(&address("more", number), "x", by(50_000 + number as u32 / 100), at(DAY + 90));
     }
     assert_eq!(left(&read)[1], 500, "a restart changes nothing for them");
 }

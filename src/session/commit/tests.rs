@@ -221,7 +221,7 @@ async fn where_nothing_can_be_kept_the_next_hops_answer_is_waited_for() {
             tokio::time::sleep(Duration::from_secs(after)).await;
             let _ = answering.send(answer);
         });
-        let said = commit(Arc::new(services), "test".into(), (transaction, kept, writing)).await;
+        let said = commit(Arc::new(services), "test".into(), transaction, kept, writing).await;
         assert_eq!(said.unwrap_or_else(|refused| refused).code, expected, "{after}");
         assert!(begun.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", begun.elapsed());
         assert!(committed.try_recv().is_err(), "nothing of it is in the queue");
@@ -242,7 +242,7 @@ async fn who_is_under_way_is_durable_and_the_queue_hears_of_him() {
     let kept = kept(&writing, fates);
     assert!(kept.needs_the_spool(&transaction));
     let id = kept.id;
-    let said = commit(services.clone(), "test".into(), (transaction, kept, writing)).await;
+    let said = commit(services.clone(), "test".into(), transaction, kept, writing).await;
     assert_eq!(said.map(|reply| reply.code), Ok(250));
 
     let Handover { entry, mut under_way } = committed.try_recv().unwrap();
@@ -280,7 +280,7 @@ async fn reported(services: &Arc<Services>, committed: &mut Handovers) -> (Entry
     let delivered = Fate::delivered(Answer::ours(Class::Accepted, reply::OK));
     let mut kept = kept(&writing, vec![delivered, Fate::failed(refused, "".into())]);
     kept.content.header_size = kept.content.size;
-    let said = commit(services.clone(), "test".into(), (transaction, kept, writing)).await;
+    let said = commit(services.clone(), "test".into(), transaction, kept, writing).await;
     assert_eq!(said.map(|reply| reply.code), Ok(250));
     let entry = committed.try_recv().unwrap().entry;
     assert!(entry.origin.is_strangers_report());

@@ -33,17 +33,17 @@ impl Default for Hashing {
 }
 
 impl Hashing {
-    /// Whether the file has this name with this password. `is_known`: the user has logged in from there before.
+    /// Whether the file has this name with this password.
     pub(super) async fn look(
         &self,
         file: &Path,
-        (client, is_known): (IpAddr, bool),
+        client: IpAddr,
+        standing: Standing,
         credentials: Credentials,
     ) -> Login {
         if credentials.password.len() > LONGEST {
             return Login::Rejected(format!("the password is longer than {LONGEST} octets"));
         }
-        let standing = if is_known { Standing::Known } else { Standing::Stranger };
         let turn = match self.0.turn(&Behalf::client(client), standing).await {
             Ok(turn) => turn,
             Err(_) => return Login::Unavailable(format!("other passwords were looked at for {PATIENCE:?}")),
@@ -97,15 +97,15 @@ mod tests {
         let held = hold(&hashing, 2).await;
         let (new, soon) = (IpAddr::from([192, 0, 2, 1]), Duration::from_millis(300));
         for name in ["ann", "nobody"] {
-            let waits = hashing.look(&file, (new, false), credentials(name, "secret"));
+            let waits = hashing.look(&file, new, Standing::Stranger, credentials(name, "secret"));
             assert!(timeout(soon, waits).await.is_err(), "{name} waits like any other");
         }
-        assert_eq!(hashing.look(&file, (new, true), credentials("ann", "secret")).await, Login::Accepted);
-        let long = hashing.look(&file, (new, false), credentials("ann", &"x".repeat(257)));
+        assert_eq!(hashing.look(&file, new, Standing::Known, credentials("ann", "secret")).await, Login::Accepted);
+        let long = hashing.look(&file, new, Standing::Stranger, credentials("ann", &"x".repeat(257)));
         assert!(matches!(timeout(soon, long).await, Ok(Login::Rejected(_))), "nobody looks at it");
         drop(held);
-        assert_eq!(hashing.look(&file, (new, false), credentials("ann", "secret")).await, Login::Accepted);
-        let wrong = hashing.look(&file, (new, false), credentials("nobody", "secret")).await;
+        assert_eq!(hashing.look(&file, new, Standing::Stranger, credentials("ann", "secret")).await, Login::Accepted);
+        let wrong = hashing.look(&file, new, Standing::Stranger, credentials("nobody", "secret")).await;
         assert!(matches!(wrong, Login::Rejected(_)), "{wrong:?}");
     }
 
@@ -114,7 +114,8 @@ mod tests {
         let hashing = Hashing(Shares::new(Most { all: 2, networks: 1, strangers: 1, each: 1 }, PATIENCE));
         let _held = hold(&hashing, 1).await;
         let began = Instant::now();
-        let late = hashing.look(Path::new("users"), ([192, 0, 2, 1].into(), false), credentials("ann", "x")).await;
+        let late =
+            hashing.look(Path::new("users"), [192, 0, 2, 1].into(), Standing::Stranger, credentials("ann", "x")).await;
         assert!(matches!(late, Login::Unavailable(_)), "{late:?}");
         assert_eq!(began.elapsed(), PATIENCE);
     }

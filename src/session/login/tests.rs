@@ -25,7 +25,7 @@ async fn of_many_clients_that_guess_a_hundred_a_minute_are_told() {
 
 /// A guess of this user's password, from one client.
 fn guess(services: &Services, user: &str, password: &str) -> Guess {
-    guesses(services).guess([192, 0, 2, 1].into(), "directory", (user, password))
+    guesses(services).guess([192, 0, 2, 1].into(), "directory", user, password)
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,7 @@ impl Answered {
 /// An attempt in progress.
 pub(super) struct UnderWay<'a> {
     services: &'a Services,
-    guess: Guess,
+    pub(super) guess: Guess,
     /// The account that it counts against, until it is settled.
     reach: Mutex<Option<Reach>>,
     /// Why it may not ask about the account.

@@ -123,7 +123,7 @@ impl Server {
         };
         let (size, auth) = (self.profile.max_message_size, self.auth_offer());
         let dsn = self.profile.dsn();
-        self.send(extension::ehlo(&self.profile.hostname, size, (start_tls, auth, dsn)));
+        self.send(extension::ehlo(&self.profile.hostname, size, start_tls, auth, dsn));
     }
 
     /// RFC 5321 4.1.4: EHLO, HELO and RSET abort the transaction.

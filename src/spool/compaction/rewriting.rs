@@ -30,16 +30,16 @@ impl Compactor {
     /// stays.
     pub(super) fn rewrite(&mut self, newest: usize) {
         for _ in 0..AT_ONCE {
-            let sparse = self.shared.lock().index.segments.to_rewrite(&self.sizes, newest);
+            let sparse = self.parts.shared.lock().index.segments.to_rewrite(&self.parts.sizes, newest);
             let Some(sparse) = sparse.filter(|_| self.rewrite_not_before <= Instant::now()) else { return };
             match self.rewrite_one(sparse) {
                 Ok(true) => {}
-                Ok(false) => self.shared.lock().index.segments.is_dense(sparse.number),
+                Ok(false) => self.parts.shared.lock().index.segments.is_dense(sparse.number),
                 Err(error) => {
                     tracing::warn!("{error}; segment {} gives its space back later", sparse.number);
                     self.rewrite_not_before = Instant::now() + AGAIN;
                     // On a full disk the reserve helps, by moving.
-                    let segments = &mut self.shared.lock().index.segments;
+                    let segments = &mut self.parts.shared.lock().index.segments;
                     if segments.first_needed().0 == sparse.number {
                         segments.is_dense(sparse.number);
                     }
@@ -55,20 +55,20 @@ impl Compactor {
             Err(Unreadable::Contents) => return Ok(false),
             Err(Unreadable::Records(why)) => {
                 // If no live message is in it, its outcomes belong to other messages and wait for those.
-                if !self.shared.lock().index.open_in(number).is_empty() {
+                if !self.parts.shared.lock().index.open_in(number).is_empty() {
                     self.put_off(number, &why);
                 }
                 return Ok(false);
             }
         };
-        let before = match before.filter(|_| self.layout.is_sure(number)) {
+        let before = match before.filter(|_| self.parts.layout.is_sure(number)) {
             Some(before) => self.source(before).ok().filter(|before| rewrite::is_run(&before.header, &source.header)),
             None => None,
         };
         let sparse = Sparse { number, before: before.as_ref().map(|before| before.header.number) };
         let most = before.iter().map(|before| before.length).sum::<usize>() + source.length / 2;
         let sources: Vec<Source> = before.into_iter().chain([source]).collect();
-        let path = self.layout.segment(number);
+        let path = self.parts.layout.segment(number);
         let written = rewrite::write(sources).map_err(|e| SpoolError::Io(format!("{}: {e}", path.display())))?;
         let Some(rewritten) = written.filter(|rewritten| rewritten.bytes.len() < most) else { return Ok(false) };
         self.put_in_force(&path, sparse, &rewritten)?;
@@ -79,7 +79,7 @@ impl Compactor {
     fn source(&self, number: u32) -> Result<Source, Unreadable> {
         let read = self.read(number).map_err(|error| Unreadable::Records(error.to_string()));
         let Opened { header, mut bytes, missing } = read?;
-        let end = self.shared.lock().index.segments.end_of(number).unwrap_or_default();
+        let end = self.parts.shared.lock().index.segments.end_of(number).unwrap_or_default();
         let end = usize::try_from(end).unwrap_or(usize::MAX);
         if bytes.len() < end {
             return Err(Unreadable::Records(format!("it ends at {} of {end} bytes", bytes.len())));
@@ -92,7 +92,7 @@ impl Compactor {
         let mut records = Vec::new();
         for frame in opened.frames() {
             let frame = frame.map_err(|_| Unreadable::Contents)?;
-            records.extend(rewrite::needed(&opened.header, frame, &self.shared.lock().index));
+            records.extend(rewrite::needed(&opened.header, frame, &self.parts.shared.lock().index));
         }
         Ok(Source::new(opened.header, &opened.bytes, records))
     }
@@ -105,7 +105,7 @@ impl Compactor {
         written.inspect_err(|_| discard(&draft))?;
         {
             // The lock keeps readers from using old positions with the new file.
-            let mut state = self.shared.lock();
+            let mut state = self.parts.shared.lock();
             if !state.index.has_all(sparse) {
                 discard(&draft);
                 return Ok(());
@@ -116,14 +116,14 @@ impl Compactor {
             })?;
             state.rewritten(sparse, rewritten);
         }
-        discard(&self.layout.checkpoint(sparse.number));
+        discard(&self.parts.layout.checkpoint(sparse.number));
         if let Some(before) = sparse.before {
             // The old file is named in the log.
-            self.layout.sync_names(sparse.number).inspect_err(|error| {
-                self.shared.lock().index.segments.hold(before);
-                alert(&self.fares.1, error, "the log is made shorter again after the next start");
+            self.parts.layout.sync_names(sparse.number).inspect_err(|error| {
+                self.parts.shared.lock().index.segments.hold(before);
+                alert(&self.parts.metrics, error, "the log is made shorter again after the next start");
             })?;
-            segment::remove(&self.layout, vec![before]);
+            segment::remove(&self.parts.layout, vec![before]);
         }
         Ok(())
     }

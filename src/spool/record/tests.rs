@@ -7,7 +7,6 @@ use crate::spool::sample::entry;
 use proptest::prelude::*;
 
 const MARK: Mark = *b"\xf1mark\xf2\xf3\xf4";
-const NOW: (Mark, u16) = (MARK, FORMAT);
 
 /// A record of one message with this content, and one change.
 fn record(n: u64, content: &[u8]) -> (Logged<'static>, Vec<u8>) {
@@ -30,13 +29,13 @@ fn three() -> (Vec<u8>, Vec<usize>, Vec<Logged<'static>>) {
 }
 
 fn good(bytes: &[u8]) -> Vec<Logged<'static>> {
-    Frames::new(NOW, bytes, 10).flatten().map(|frame| frame.logged).collect()
+    Frames::new(MARK, FORMAT, bytes, 10).flatten().map(|frame| frame.logged).collect()
 }
 
 #[test]
 fn a_record_reads_as_it_was_written_and_says_where_its_contents_are() {
     let (bytes, ends, records) = three();
-    let frames: Vec<Frame> = Frames::new(NOW, &bytes, 10).map(Result::unwrap).collect();
+    let frames: Vec<Frame> = Frames::new(MARK, FORMAT, &bytes, 10).map(Result::unwrap).collect();
     assert_eq!(frames.iter().map(|frame| frame.logged.clone()).collect::<Vec<_>>(), records);
     for (n, frame) in frames.iter().enumerate() {
         assert_eq!(frame.range, ends[n]..ends[n + 1]);
@@ -51,7 +50,7 @@ fn a_log_cut_anywhere_reads_as_its_whole_records_and_a_torn_tail() {
         let cut = &bytes[..length];
         let whole = ends.iter().filter(|end| **end <= length).count() - 1;
         assert_eq!(good(cut), records[..whole], "cut at {length}");
-        let bad: Vec<_> = Frames::new(NOW, cut, 10).filter_map(Result::err).collect();
+        let bad: Vec<_> = Frames::new(MARK, FORMAT, cut, 10).filter_map(Result::err).collect();
         assert_eq!(bad.len(), usize::from(ends[whole] != length), "cut at {length}");
         assert!(bad.iter().all(|bad| is_torn(MARK, cut, &bad.range)), "cut at {length}");
     }
@@ -72,7 +71,7 @@ fn a_flipped_bit_costs_at_most_the_record_that_it_is_in_and_is_no_torn_tail() {
             assert!(good.iter().all(|read| records.contains(read)), "nothing is made up");
             for unused in [0, 5000] {
                 bytes.resize(bytes.len() + unused, 0);
-                let bad: Vec<_> = Frames::new(NOW, &bytes, 10).filter_map(Result::err).collect();
+                let bad: Vec<_> = Frames::new(MARK, FORMAT, &bytes, 10).filter_map(Result::err).collect();
                 let mut bad = bad.iter().filter(|bad| !is_unused(&bytes, &bad.range));
                 assert!(bad.all(|bad| !is_torn(MARK, &bytes, &bad.range)), "bit {bit} of byte {at}");
             }
@@ -103,7 +102,7 @@ fn what_an_interrupted_write_leaves_is_torn() {
     ] {
         let mut torn = bytes.clone();
         torn.extend_from_slice(tail);
-        let bad: Vec<_> = Frames::new(NOW, &torn, 10).filter_map(Result::err).collect();
+        let bad: Vec<_> = Frames::new(MARK, FORMAT, &torn, 10).filter_map(Result::err).collect();
         assert_eq!(bad[0].range.start, bytes.len(), "{what}");
         assert!(is_torn(MARK, &torn, &bad[0].range), "{what}");
         assert!(bad.iter().skip(1).all(|bad| is_unused(&torn, &bad.range)), "{what}");
@@ -127,6 +126,6 @@ proptest! {
     fn noise_is_no_record(noise in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut bytes = MARK.to_vec();
         bytes.extend(noise);
-        prop_assert!(Frames::new(NOW, &bytes, 0).all(|read| read.is_err()));
+        prop_assert!(Frames::new(MARK, FORMAT, &bytes, 0).all(|read| read.is_err()));
     }
 }

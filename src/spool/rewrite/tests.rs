@@ -87,9 +87,9 @@ impl Log {
     }
 
     /// Rewrites the second of these segments, together with the first if they differ.
-    fn rewrite(&mut self, (from, at): (usize, usize)) {
+    fn rewrite(&mut self, from: usize, at: usize) {
         let source = |(header, bytes): &(Header, Vec<u8>)| {
-            let frames = Frames::new((header.mark, header.format), bytes, header::LENGTH).map(Result::unwrap);
+            let frames = Frames::new(header.mark, header.format, bytes, header::LENGTH).map(Result::unwrap);
             let records = frames.filter_map(|frame| needed(header, frame, &self.index)).collect();
             Source::new(*header, bytes, records)
         };
@@ -110,7 +110,7 @@ fn read(segments: &[(Header, Vec<u8>)]) -> (Index, BTreeMap<QueueId, Entry>) {
     for (header, bytes) in segments {
         index.segments.begin(header.number, header.last_id);
         index.segments.grow(header.number, bytes.len() as u64);
-        for frame in Frames::new((header.mark, header.format), bytes, header::LENGTH) {
+        for frame in Frames::new(header.mark, header.format, bytes, header::LENGTH) {
             let frame = frame.unwrap();
             let spot = Spot { segment: header.number, offset: four(frame.range.start), contents: four(frame.contents) };
             let over = index.apply(&frame.logged, spot);
@@ -163,7 +163,7 @@ proptest! {
             let (at, merge) = (which.0.index(log.segments.len()), which.1);
             let (_, expected) = read(&log.segments);
             if at + 1 < log.segments.len() {
-                log.rewrite((at - usize::from(merge && at > 0), at));
+                log.rewrite(at - usize::from(merge && at > 0), at);
             }
             let (index, found) = read(&log.segments);
             prop_assert_eq!(&found, &expected);
@@ -190,7 +190,7 @@ proptest! {
         log.step(&Step::Begin);
         for at in (1..log.segments.len() - 1).rev() {
             if at < log.segments.len() - 1 {
-                log.rewrite((at - usize::from(merge), at));
+                log.rewrite(at - usize::from(merge), at);
             }
             prop_assert!(read(&log.segments).1.is_empty());
         }
@@ -211,7 +211,7 @@ fn what_passed_leaves_nothing_and_a_run_becomes_one() {
     log.step(&Step::Begin);
     for _ in 0..3 {
         let at = log.segments.len() - 2;
-        log.rewrite((at - 1, at));
+        log.rewrite(at - 1, at);
     }
     let [(first, _), (_, last)] = &log.segments[..] else { panic!("{} segments", log.segments.len()) };
     assert_eq!((first.number, first.previous, first.rewritten_end), (4, 0, log.segments[0].1.len() as u64));

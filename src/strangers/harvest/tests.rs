@@ -20,7 +20,7 @@ fn paces(harvest: &mut Harvest, what: &str, now: u64) -> Vec<Pace> {
         if letter == 'a' {
             harvest.accepted(CLIENT, &recipient, UnixTime(now));
         } else {
-            paces.push(harvest.unknown(CLIENT, (&session, &recipient), &LIMITS, UnixTime(now)));
+            paces.push(harvest.unknown(CLIENT, &session, &recipient, &LIMITS, UnixTime(now)));
         }
     }
     paces
@@ -77,11 +77,11 @@ fn after_two_hundred_one_session_is_left_until_it_ends() {
     assert!(harvest.has_one_session(CLIENT, &LIMITS, now));
     assert!(harvest.one_session_begins(CLIENT) && !harvest.one_session_begins(CLIENT), "once");
     let (first, second): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
-    let mut says = |session| harvest.unknown(CLIENT, (session, "x"), &LIMITS, now);
+    let mut says = |session| harvest.unknown(CLIENT, session, "x", &LIMITS, now);
     assert_eq!((says(&second), says(&first)), (Pace::Closed, LATER));
     harvest.left(CLIENT, &second);
     harvest.left(CLIENT, &first);
-    assert_eq!(harvest.unknown(CLIENT, (&second, "x"), &LIMITS, now), LATER);
+    assert_eq!(harvest.unknown(CLIENT, &second, "x", &LIMITS, now), LATER);
     assert!(!harvest.has_one_session(CLIENT, &LIMITS, UnixTime(1200)));
     let mut harvest = Harvest::default();
     paces(&mut harvest, &("a".repeat(21) + &"u".repeat(209)), 600);
@@ -108,7 +108,7 @@ fn what_counts_is_settled_at_the_dot() {
             let now = UnixTime(600 + 40 * at as u64);
             match letter {
                 '+' | '-' => {
-                    harvest.settled(CLIENT, (counted, if letter == '+' { named } else { 0 }), now);
+                    harvest.settled(CLIENT, counted, if letter == '+' { named } else { 0 }, now);
                     (counted, named) = (0, 0);
                 }
                 _ => {
@@ -122,7 +122,7 @@ fn what_counts_is_settled_at_the_dot() {
         assert_eq!(counts, expected, "{what}");
     }
     let mut harvest = Harvest::default();
-    harvest.settled(CLIENT, (5, 0), UnixTime(600));
+    harvest.settled(CLIENT, 5, 0, UnixTime(600));
     assert_eq!(harvest.clients[&CLIENT.into()].accepted(), 0, "it was forgotten meanwhile");
 }
 
@@ -134,7 +134,7 @@ fn reports_stand_by_themselves_and_have_one_refusal_a_second_in_all() {
     let mut times = Vec::new();
     for number in 0..500 {
         let session = &sessions[number / 10 % 4];
-        match harvest.unknown(reports, (session, &number.to_string()), &LIMITS, now) {
+        match harvest.unknown(reports, session, &number.to_string(), &LIMITS, now) {
             Pace::AtOnce => times.push(0),
             Pace::Later { times: more, .. } => times.push(more),
             Pace::Closed => panic!("reports end no session"),
@@ -146,7 +146,7 @@ fn reports_stand_by_themselves_and_have_one_refusal_a_second_in_all() {
     assert!(!harvest.has_one_session(CLIENT, &LIMITS, now));
     assert_eq!(paces(&mut harvest, &"u".repeat(19), 600), [Pace::AtOnce; 19], "its other mail is as before");
     sessions[1..].iter().for_each(|session| harvest.left(CLIENT, session));
-    let last = harvest.unknown(reports, (&sessions[0], "last"), &LIMITS, now);
+    let last = harvest.unknown(reports, &sessions[0], "last", &LIMITS, now);
     assert_eq!(last, Pace::Later { news: false, times: 1 });
     // Accepted reports do not compensate a harvester's other mail either.
     (0..100).for_each(|number| _ = harvest.accepted(reports, &number.to_string(), now));
@@ -164,7 +164,7 @@ fn of_any_number_of_clients_some_are_remembered() {
     let nobody = Limits { unknown_recipients: 0, ..LIMITS };
     let session: Arc<str> = "1".into();
     for number in 0..100 {
-        let pace = harvest.unknown(CLIENT, (&session, &number.to_string()), &nobody, UnixTime(1));
+        let pace = harvest.unknown(CLIENT, &session, &number.to_string(), &nobody, UnixTime(1));
         assert_eq!(pace, Pace::AtOnce);
     }
 }

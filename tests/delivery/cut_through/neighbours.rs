@@ -47,7 +47,7 @@ fn p99(server: SocketAddr, to: &str) -> Duration {
 
 /// Measures with and without what goes on beside it. The machine has other work too: the best of three counts.
 fn stays_fast(server: SocketAddr, to: &str, normal: Duration) {
-    let limit = (2 * normal).max(Duration::from_millis(20));
+    let limit = (2 * normal).max(Duration::from_millis(100));
     let measured: Vec<Duration> = (0..3).map(|_| p99(server, to)).collect();
     println!("p99 {normal:?} alone, {measured:?} beside the others");
     assert!(measured.iter().any(|p99| *p99 <= limit), "p99 {normal:?} alone, {measured:?} beside the others");

@@ -172,7 +172,7 @@ fn delivered(ops: &[Op]) -> HashSet<String> {
     let mut ids = HashSet::new();
     for write in synced_writes(ops) {
         let Some(mark) = write.first_chunk() else { continue }; // what is written to a segment begins with its mark
-        for record in Frames::new((*mark, FORMAT), write, 0).flatten() {
+        for record in Frames::new(*mark, FORMAT, write, 0).flatten() {
             let is_delivered =
                 |change: &&Change| matches!(change.state, RecipientState::Done(Outcome::Delivered { .. }));
             ids.extend(record.logged.changes.iter().filter(is_delivered).map(|change| change.id.to_string()));

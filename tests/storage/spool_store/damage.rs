@@ -45,7 +45,7 @@ impl Sample {
         let segment = find(&files, ".seg");
         let mut bytes = files[&segment].clone().unwrap();
         let mark = Header::read(&bytes).unwrap().mark;
-        let ends = Frames::new((mark, FORMAT), &bytes, LENGTH).map_while(|frame| Some(frame.ok()?.range.end));
+        let ends = Frames::new(mark, FORMAT, &bytes, LENGTH).map_while(|frame| Some(frame.ok()?.range.end));
         let ends: Vec<usize> = [LENGTH].into_iter().chain(ends).collect();
         bytes.truncate(ends[ends.len() - 1]); // behind it are zeros
         files.insert(segment.clone(), Some(bytes.clone()));

@@ -124,7 +124,7 @@ fn segment(files: &Tree, number: u32) -> PathBuf {
 /// The segment with another head in this record, whose sum is right, and by how much it is longer.
 fn rewritten(segment: &[u8], nth: usize, edit: impl Fn(Vec<u8>) -> Vec<u8>) -> (Vec<u8>, i64) {
     let mark = Header::read(segment).unwrap().mark;
-    let frame = Frames::new((mark, FORMAT), segment, LENGTH).nth(nth).unwrap().unwrap();
+    let frame = Frames::new(mark, FORMAT, segment, LENGTH).nth(nth).unwrap().unwrap();
     let head = edit(segment[frame.range.start + BEFORE..frame.contents].to_vec());
     let (contents, end) = (&segment[frame.contents..frame.range.end - 8], &segment[frame.range.end - 8..]);
     let lengths = [head.len(), contents.len()].map(|length| u32::try_from(length).unwrap().to_le_bytes());
@@ -250,7 +250,7 @@ fn a_checkpoint_of_another_version_is_done_without() {
         let bytes = files[&segment(files, 1)].clone().unwrap();
         let header = Header::read(&bytes).unwrap();
         // What can be read of it is put in twice then.
-        let frames = Frames::new((header.mark, header.format), &bytes, LENGTH).filter_map(Result::ok);
+        let frames = Frames::new(header.mark, header.format, &bytes, LENGTH).filter_map(Result::ok);
         let mut checkpoint = checkpoint::write(&header, bytes.len() as u64, frames).unwrap();
         checkpoint.push(0);
         let sum = crc32c::crc32c_append(crc32c::crc32c(&checkpoint[8..28]), &checkpoint[32..]);

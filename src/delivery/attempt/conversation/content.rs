@@ -40,7 +40,7 @@ impl Conversation {
             return Ok(());
         }
         let all = std::mem::take(&mut self.accepted);
-        self.finish(Step::Data, all, (&reply, reading));
+        self.finish(Step::Data, all, &reply, reading);
         let usable = reply.code != 421 && reading.meaning != Meaning::OutOfStep;
         Err(if usable { self.reset().await } else { Reuse::Closed })
     }
@@ -85,7 +85,7 @@ impl Conversation {
             match said {
                 Ok(reply) => {
                     let reading = self.read(Step::Dot, &reply);
-                    self.finish(Step::Dot, its, (&reply, reading));
+                    self.finish(Step::Dot, its, &reply, reading);
                     if reply.code != 421 && reading.meaning != Meaning::OutOfStep {
                         self.refused |= reading.meaning != Meaning::Positive;
                         continue;
@@ -111,7 +111,7 @@ impl Conversation {
             Ok(reply) if reply.is_transient() || reply.is_permanent() => {
                 let reading = self.read(Step::Dot, &reply);
                 let all = std::mem::take(&mut self.accepted);
-                self.finish(Step::Data, all, (&reply, reading));
+                self.finish(Step::Data, all, &reply, reading);
             }
             _ => self.end_by(NextHopError::broken(&self.connection, broken, Step::Data)),
         }
@@ -119,7 +119,7 @@ impl Conversation {
     }
 
     /// Applies the reply to DATA or to the end of data to these recipients.
-    fn finish(&mut self, step: Step, all: Vec<usize>, (reply, reading): (&Reply, Reading)) {
+    fn finish(&mut self, step: Step, all: Vec<usize>, reply: &Reply, reading: Reading) {
         if let Some(silence) = &self.connection.silence {
             silence.ends_one();
         }

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 10_000;
 pub(in crate::delivery::dispatch) struct Due(u64);
 
 /// After everything that this sender has in this group.
-fn behind((group, sender): (u32, u32)) -> Ready {
+fn behind(group: u32, sender: u32) -> Ready {
     (group, sender, Due(u64::MAX), QueueId(u64::MAX))
 }
 
@@ -130,7 +130,9 @@ impl Hints {
 
     /// Takes the next hint of a group that has room.
     pub(super) fn take(&mut self, has_room: impl Fn(u32) -> bool) -> Option<Hint> {
-        let found = self.next(Excluded(behind(self.last)), &has_room).or_else(|| self.next(Unbounded, &has_room));
+        let found = self
+            .next(Excluded(behind(self.last.0, self.last.1)), &has_room)
+            .or_else(|| self.next(Unbounded, &has_room));
         let Some(found) = found else {
             // All that is ready may be of one slow domain that answers again: the others do not wait for it.
             let due = self.hastened_by.filter(|_| !self.ready.is_empty())?;
@@ -149,7 +151,7 @@ impl Hints {
             if has_room(first.0) {
                 return Some(first);
             }
-            from = Excluded(behind((first.0, u32::MAX)));
+            from = Excluded(behind(first.0, u32::MAX));
         }
     }
 
@@ -215,7 +217,7 @@ impl Hints {
 mod tests {
     use super::*;
 
-    fn hint(id: u64, due: u64, (group, sender): (u32, u32)) -> Hint {
+    fn hint(id: u64, due: u64, group: u32, sender: u32) -> Hint {
         Hint { due: Due::at(UnixTime(due)), id: QueueId(id), group, sender }
     }
 
@@ -226,10 +228,10 @@ mod tests {
     #[test]
     fn senders_take_turns() {
         let mut hints = Hints::default();
-        (0..6).for_each(|id| hints.push(hint(id, 10, (0, 7)), Why::New));
-        hints.push(hint(100, 20, (0, 3)), Why::New);
-        hints.push(hint(101, 20, (0, 9)), Why::Deferred);
-        hints.push(hint(102, 99, (0, 9)), Why::Deferred);
+        (0..6).for_each(|id| hints.push(hint(id, 10, 0, 7), Why::New));
+        hints.push(hint(100, 20, 0, 3), Why::New);
+        hints.push(hint(101, 20, 0, 9), Why::Deferred);
+        hints.push(hint(102, 99, 0, 9), Why::Deferred);
         hints.ripen(UnixTime(20), Grouping::Together);
         assert_eq!(all(&mut hints, |_| true), [100, 0, 101, 1, 2, 3, 4, 5]);
         assert_eq!(hints.next_due(), Some(UnixTime(99)));
@@ -239,7 +241,7 @@ mod tests {
     fn a_group_without_room_is_passed_over() {
         let mut hints = Hints::default();
         for (id, group) in [(1, 1), (2, 2), (3, 2), (4, 3)] {
-            hints.push(hint(id, 10, (group, 0)), Why::New);
+            hints.push(hint(id, 10, group, 0), Why::New);
         }
         hints.ripen(UnixTime(10), Grouping::ByDomain);
         assert_eq!(all(&mut hints, |group| group != 2), [1, 4]);
@@ -250,10 +252,10 @@ mod tests {
     fn what_waited_for_a_hop_comes_when_it_is_back_and_goes_when_it_is_gone() {
         let mut hints = Hints::default();
         for id in 0..10 {
-            hints.push(hint(id, 1000 + id, (1 + u32::try_from(id % 2).unwrap(), 0)), Why::Unreachable);
+            hints.push(hint(id, 1000 + id, 1 + u32::try_from(id % 2).unwrap(), 0), Why::Unreachable);
         }
-        hints.push(hint(50, 1000, (1, 0)), Why::Deferred);
-        hints.push(hint(51, 1000, (1, 0)), Why::InDoubt);
+        hints.push(hint(50, 1000, 1, 0), Why::Deferred);
+        hints.push(hint(51, 1000, 1, 0), Why::InDoubt);
         hints.hop_is_back(Some(1));
         hints.feed(3, Grouping::Together);
         assert_eq!(all(&mut hints, |_| true), [0, 2, 4], "a few, the oldest first");

@@ -86,7 +86,7 @@ impl Lane {
                 gentle.get(&group).is_none_or(|most| its < *most)
             };
             let has_room =
-                |group| !by_domain || has_room((*running, running_for), down, group, limit) && is_gentle(group);
+                |group| !by_domain || has_room(*running, running_for, down, group, limit) && is_gentle(group);
             let hint = hints[kind as usize].take(has_room)?;
             if self.waits(hint.id) || self.held.contains(&hint.id) {
                 return Some(hint);
@@ -206,7 +206,8 @@ impl Lane {
 
 /// Whether a domain may have another slot.
 fn has_room(
-    (running, running_for): (usize, &HashMap<u32, usize>),
+    running: usize,
+    running_for: &HashMap<u32, usize>,
     down: &HashMap<u32, UnixTime>,
     group: u32,
     limit: usize,
@@ -243,8 +244,8 @@ mod tests {
             (1, 0, 0, true),
         ] {
             let running_for = HashMap::from([(1, its), (2, others)]);
-            let running = (its + others, &running_for);
-            assert_eq!(has_room(running, &HashMap::new(), 1, limit), room, "{limit} {others} {its}");
+            let room_now = has_room(its + others, &running_for, &HashMap::new(), 1, limit);
+            assert_eq!(room_now, room, "{limit} {others} {its}");
         }
     }
 
@@ -253,7 +254,7 @@ mod tests {
         let down = HashMap::from([(1, UnixTime(0)), (2, UnixTime(0))]);
         for (of_one, of_two, room) in [(0, 0, true), (2, 2, true), (3, 2, false), (0, 5, false)] {
             let running_for = HashMap::from([(1, of_one), (2, of_two)]);
-            assert_eq!(has_room((of_one + of_two, &running_for), &down, 1, 20), room, "{of_one} {of_two}");
+            assert_eq!(has_room(of_one + of_two, &running_for, &down, 1, 20), room, "{of_one} {of_two}");
         }
     }
     /// When our own network was down, many domains answer again at once. Here the first does not answer.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::hints::Due;
-use super::{Known, Rules, Ticket};
+use super::{Known, Rules, Ticket, Turn};
 use crate::delivery::dispatch::branch;
 use crate::spool::entry::outline::group;
 use crate::spool::entry::{Entry, HeldFor, RecipientState, Why};
@@ -71,14 +71,10 @@ impl Live {
         })
     }
 
-    /// Takes the next branch of this message on this connector (for the domain with this number, where domains share
-    /// slots) and makes it busy; empty if nothing is due.
-    pub(super) fn take(
-        &mut self,
-        (connector, due, of): (&str, Due, u32),
-        (rules, now): (Rules, UnixTime),
-        ticket: Ticket,
-    ) -> Taken {
+    /// Takes the next branch of this message on the turn's connector (for the turn's domain, where domains share slots)
+    /// and makes it busy; empty if nothing is due.
+    pub(super) fn take(&mut self, turn: &Turn, rules: Rules, now: UnixTime) -> Taken {
+        let Turn { ticket, ref connector, group: of, due, .. } = *turn;
         let (recipients, slots) = (&self.entry.recipients, &self.slots);
         let is_due = |at: usize| {
             slots.get(at).is_some_and(|slot| slot.busy.is_none())
@@ -93,7 +89,7 @@ impl Live {
                     RecipientState::Done(_) => false,
                 })
         };
-        let on_connector = recipients.iter().enumerate().filter(|(_, queued)| &*queued.route.connector == connector);
+        let on_connector = recipients.iter().enumerate().filter(|(_, queued)| queued.route.connector == *connector);
         let all: BTreeSet<usize> = on_connector.map(|(at, _)| at).filter(|at| !self.dropped && is_due(*at)).collect();
         let is_meant =
             |at: &&usize| recipients.get(**at).is_some_and(|queued| group(&queued.route.next_hop_domain) == of);

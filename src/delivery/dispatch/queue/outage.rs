@@ -211,7 +211,7 @@ impl World {
         self.spool().commit(Record { accepted: Vec::new(), changes }).await.unwrap();
         for (turn, (_, attempted, settled)) in ended {
             if let Some(heard) = heard(&attempted) {
-                self.queue.heard(&attempted.route, heard, (rules(""), UnixTime(self.now)));
+                self.queue.heard(&attempted.route, heard, rules(""), UnixTime(self.now));
             }
             self.queue.update(turn.id, vec![settled.update]);
             self.queue.finished(&turn);

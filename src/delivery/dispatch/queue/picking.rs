@@ -19,7 +19,7 @@ impl Queue {
         for kind in [Kind::Mail, Kind::Report] {
             for connector in self.connectors() {
                 let rules = rules(&connector);
-                while let Some(turn) = self.turn(&connector, kind, (rules, now)) {
+                while let Some(turn) = self.turn(&connector, kind, rules, now) {
                     turns.push(turn);
                 }
             }
@@ -30,7 +30,7 @@ impl Queue {
             left.retain(|connector| {
                 let rules = rules(connector);
                 let may = rules.reports_per_minute.is_none_or(|number| self.pace.has_room(number));
-                let turn = if may { self.turn(connector, Kind::StrangersReport, (rules, now)) } else { None };
+                let turn = if may { self.turn(connector, Kind::StrangersReport, rules, now) } else { None };
                 let Some(turn) = turn else { return false };
                 if rules.reports_per_minute.is_some() {
                     self.pace.begins(now);
@@ -46,7 +46,7 @@ impl Queue {
         self.lanes.keys().cloned().collect()
     }
 
-    fn turn(&mut self, connector: &Arc<str>, kind: Kind, (rules, now): (Rules, UnixTime)) -> Option<Turn> {
+    fn turn(&mut self, connector: &Arc<str>, kind: Kind, rules: Rules, now: UnixTime) -> Option<Turn> {
         let lane = self.lanes.get_mut(connector)?;
         let hint = lane.take(kind, rules, now)?;
         lane.begun(kind, hint.group);
@@ -58,7 +58,7 @@ impl Queue {
     /// The branch for a turn, made busy; `None`: nothing is due there any more. Its message is in memory.
     pub(in crate::delivery::dispatch) fn take(&mut self, turn: &Turn, rules: Rules, now: UnixTime) -> Option<Picked> {
         let live = self.live.get_mut(&turn.id)?;
-        let Taken { recipients, rest } = live.take((&turn.connector, turn.due, turn.group), (rules, now), turn.ticket);
+        let Taken { recipients, rest } = live.take(turn, rules, now);
         let entry = live.entry.clone();
         if recipients.is_empty() {
             // Its hint is gone, so what waits for a later time needs a new one.

@@ -266,7 +266,7 @@ fn what_may_have_arrived_is_hastened_by_an_operator_alone() {
     for (what, hastens, goes) in [
         (
             "its next hop",
-            (|queue| queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW)))) as fn(&mut Queue),
+            (|queue| queue.heard(&route(BOB, "a"), Heard::Answer, three(""), UnixTime(NOW))) as fn(&mut Queue),
             0,
         ),
         ("its connector is gone", |queue| _ = queue.retry_all(|_| true, Due::GONE), 0),
@@ -289,7 +289,7 @@ fn rounds(bench: &mut Bench, heard: Heard, number: usize) -> Vec<usize> {
         let begun = bench.pick(limit, NOW);
         rounds.push(begun.len());
         for begun in begun {
-            bench.queue.heard(&route(BOB, "a"), heard, (limit(""), UnixTime(NOW)));
+            bench.queue.heard(&route(BOB, "a"), heard, limit(""), UnixTime(NOW));
             if heard == Heard::Answer { bench.delivers(begun) } else { bench.ends(begun, &out_of_reach(NOW + 900)) }
         }
     }
@@ -306,7 +306,7 @@ fn when_the_next_hop_is_back_what_waited_for_it_goes_gently() {
         }
         bench.insert(entry(200, &[(BOB, "a", due(NOW + 700))])); // greylisted
         assert_eq!(rounds(&mut bench, Heard::Answer, 2), [0, 0]);
-        bench.queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW)));
+        bench.queue.heard(&route(BOB, "a"), Heard::Answer, three(""), UnixTime(NOW));
         assert_eq!(rounds(&mut bench, Heard::Answer, 5), [1, 2, 4, 8, 8]);
         assert_eq!(rounds(&mut bench, Heard::Answer, 12).iter().sum::<usize>(), 77);
         assert_eq!(bench.left(), 1, "what was told to come later comes later");
@@ -317,15 +317,15 @@ fn when_the_next_hop_is_back_what_waited_for_it_goes_gently() {
 fn when_it_is_gone_again_the_rest_waits_for_its_time() {
     let mut bench = Bench::default();
     (0..100).for_each(|id| bench.restore(entry(id, &[(BOB, "a", out_of_reach(NOW + 600))])));
-    bench.queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW)));
+    bench.queue.heard(&route(BOB, "a"), Heard::Answer, three(""), UnixTime(NOW));
     assert_eq!(rounds(&mut bench, Heard::Answer, 2), [1, 2]);
     let in_vain = rounds(&mut bench, Heard::Nothing, 5);
     assert!(in_vain.iter().sum::<usize>() <= 8 && in_vain[4] == 0, "{in_vain:?}");
     // A short failure is no outage: nothing is hastened when it ends.
-    bench.queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW + 5)));
+    bench.queue.heard(&route(BOB, "a"), Heard::Answer, three(""), UnixTime(NOW + 5));
     assert_eq!(rounds(&mut bench, Heard::Answer, 2), [0, 0]);
-    bench.queue.heard(&route(BOB, "a"), Heard::Nothing, (three(""), UnixTime(NOW + 6)));
-    bench.queue.heard(&route(BOB, "a"), Heard::Answer, (three(""), UnixTime(NOW + 100)));
+    bench.queue.heard(&route(BOB, "a"), Heard::Nothing, three(""), UnixTime(NOW + 6));
+    bench.queue.heard(&route(BOB, "a"), Heard::Answer, three(""), UnixTime(NOW + 100));
     assert!(rounds(&mut bench, Heard::Answer, 40).iter().sum::<usize>() > 90);
     assert_eq!(bench.left(), 0);
 }
@@ -347,20 +347,20 @@ fn a_domain_that_a_session_has_reached_is_back() {
         }
         bench.insert(entry(100, &[(BOB, "a", due(NOW + 600))])); // greylisted
         for nobody in [None, Some("elsewhere.com")] {
-            bench.queue.hop_is_back(&back(nobody), (by_mx(""), UnixTime(NOW)));
+            bench.queue.hop_is_back(&back(nobody), by_mx(""), UnixTime(NOW));
             assert_eq!(bench.pick(by_mx, NOW).len(), 0, "{nobody:?}");
         }
         for id in 200..220 {
             bench.insert(entry(id, &[(&format!("u@d{id}.com"), "a", RecipientState::due(UnixTime(NOW)))]));
         }
-        bench.queue.hop_is_back(&back(Some("contoso.com")), (by_mx(""), UnixTime(NOW)));
+        bench.queue.hop_is_back(&back(Some("contoso.com")), by_mx(""), UnixTime(NOW));
         let mut rounds = Vec::new();
         for _ in 0..20 {
             let begun = bench.pick(by_mx, NOW);
             rounds.push(begun.iter().filter(|begun| begun.domain() == "contoso.com").count());
             for begun in begun {
                 let to = format!("u@{}", begun.domain());
-                bench.queue.heard(&route(&to, "a"), Heard::Answer, (by_mx(""), UnixTime(NOW)));
+                bench.queue.heard(&route(&to, "a"), Heard::Answer, by_mx(""), UnixTime(NOW));
                 bench.delivers(begun);
             }
         }

@@ -121,7 +121,7 @@ fn pick<T>(all: &mut Vec<T>, at: usize) -> Option<T> {
     (!all.is_empty()).then(|| all.remove(at % all.len()))
 }
 
-fn perform(queue: &mut Queue<usize>, model: &mut Model, (number, step): (usize, Step)) {
+fn perform(queue: &mut Queue<usize>, model: &mut Model, number: usize, step: Step) {
     match step {
         Step::Comes(letter) => {
             let applicant = applicant(letter);
@@ -189,7 +189,7 @@ proptest! {
         let (mut queue, mut model) = (Queue::new(limit), Model::new(limit));
         for (number, step) in steps.into_iter().enumerate() {
             let before = (model.held.len(), model.unvouched());
-            perform(&mut queue, &mut model, (number, step));
+            perform(&mut queue, &mut model, number, step);
             loop {
                 let next = queue.next().map(|(number, _)| number);
                 prop_assert_eq!(next, model.next());

@@ -37,7 +37,7 @@ pub(super) struct Waits {
 
 impl Held {
     /// Begins holding, with the changes that are taken back.
-    pub(super) fn new(view: View, (back, stayed): (&Window, Window), began: UnixTime) -> Self {
+    pub(super) fn new(view: View, back: &Window, stayed: Window, began: UnixTime) -> Self {
         let mut waits = FastMap::default();
         for undo in back.undos() {
             for key in &undo.keys {

@@ -131,7 +131,7 @@ impl Served {
             Scope::All => Scope::All,
         };
         let most = most(&self.rules.limits, before.count_roughly()).saturating_add(self.expected.any());
-        let difference = self.difference((&before, &view), &scope, now, most);
+        let difference = self.difference(&before, &view, &scope, now, most);
         if difference.recipients.len() > most {
             return self.hold(before, view, now);
         }
@@ -206,7 +206,7 @@ impl Served {
         let mut current = before;
         current.take_from(&self.current, &stay);
         self.current = current;
-        self.held = Some(Held::new(view, (&self.window, stayed), now.day));
+        self.held = Some(Held::new(view, &self.window, stayed, now.day));
         self.go_on(Scope::All, now)
     }
 
@@ -242,7 +242,7 @@ impl Served {
             }
         };
         let default = if held.is_resuming { held.began } else { now.day };
-        self.differ((&self.current, &held.view), &scope, now, &mut |turned| {
+        self.differ(&self.current, &held.view, &scope, now, &mut |turned| {
             let key = hash(turned.key);
             let since = held.waits.get(&key).map_or(default, |waits| waits.since);
             waits.insert(key, Waits { recipient: turned.recipient, since });
@@ -304,9 +304,9 @@ impl Served {
     }
 
     /// The differences; with some addresses only, if there are more recipients than `most`.
-    fn difference(&self, views: (&View, &View), scope: &Scope, now: Now<'_>, most: usize) -> Difference {
+    fn difference(&self, from: &View, to: &View, scope: &Scope, now: Now<'_>, most: usize) -> Difference {
         let mut difference = Difference::default();
-        self.differ(views, scope, now, &mut |turned| {
+        self.differ(from, to, scope, now, &mut |turned| {
             difference.recipients.insert(turned.recipient);
             if difference.recipients.len() <= most {
                 difference.keys.insert(turned.key.to_owned());
@@ -317,7 +317,7 @@ impl Served {
     }
 
     /// Calls `see` for each address that differs, some of them twice.
-    fn differ(&self, (from, to): (&View, &View), scope: &Scope, now: Now<'_>, see: &mut dyn FnMut(Turned<'_>)) {
+    fn differ(&self, from: &View, to: &View, scope: &Scope, now: Now<'_>, see: &mut dyn FnMut(Turned<'_>)) {
         // If one address of a recipient is announced, all of them are.
         let announced: FastSet<Id> =
             self.expected.keys().flat_map(|key| from.owner_ids(key).chain(to.owner_ids(key))).collect();

@@ -22,8 +22,8 @@ impl Told {
     pub(super) fn deferred(&mut self, was: &Queued, is: &Queued, now: UnixTime) {
         self.records += usize::from(repeated::recorded(was, is) != Recorded::No);
         if let RecipientState::Waiting(waiting) = &is.state {
-            let about = (waiting.why, &*waiting.last_error);
-            self.lines += usize::from(self.outages.take(&is.route.connector, about, now));
+            let told = self.outages.take(&is.route.connector, waiting.why, &waiting.last_error, now);
+            self.lines += usize::from(told);
         }
         let sums = self.outages.due(now);
         self.summed(&sums);
