@@ -23,11 +23,6 @@ pub enum Breaker {
 }
 
 impl Breaker {
-    #[must_use]
-    pub fn new() -> Self {
-        Self::Closed { in_a_row: 0 }
-    }
-
     /// A question, or a test, was not answered in time.
     pub fn timed_out(&mut self, now: Instant) {
         *self = match *self {
@@ -68,7 +63,7 @@ impl Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self::new()
+        Self::Closed { in_a_row: 0 }
     }
 }
 
@@ -100,7 +95,7 @@ mod tests {
             (&[TimedOut, TimedOut, TimedOut, PassedTest, Answered, TimedOut], Breaker::Closed { in_a_row: 1 }),
             (&[TimedOut, PassedTest], Breaker::Closed { in_a_row: 1 }),
         ] {
-            let mut breaker = Breaker::new();
+            let mut breaker = Breaker::default();
             for event in events {
                 match event {
                     TimedOut => breaker.timed_out(t),
@@ -115,7 +110,7 @@ mod tests {
     #[test]
     fn the_test_is_due_every_five_seconds() {
         let t = Instant::now();
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::default();
         assert_eq!(breaker.until_test(t), None);
         (0..TIMEOUTS).for_each(|_| breaker.timed_out(t));
         assert_eq!(breaker.until_test(t), Some(TEST_EVERY));

@@ -18,7 +18,7 @@ pub enum Flaw {
 }
 
 /// Reads DATA: finds its end, removes stuffed dots, and remembers the first flaw.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DotReader {
     at: At,
     flaw: Option<Flaw>,
@@ -26,9 +26,10 @@ pub struct DotReader {
 }
 
 /// The reader's position in a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum At {
     /// After CRLF, or at the beginning.
+    #[default]
     LineStart,
     /// After a dot at the start of a line.
     Dot,
@@ -43,11 +44,6 @@ enum At {
 }
 
 impl DotReader {
-    #[must_use]
-    pub fn new() -> Self {
-        Self { at: At::LineStart, flaw: None, bare: false }
-    }
-
     /// Whether the end of data has been read.
     #[must_use]
     pub fn ended(&self) -> bool {
@@ -197,12 +193,6 @@ fn plain(rest: &[u8]) -> usize {
     returns.find(|&at| text.get(at + 1) != Some(&b'\n')).unwrap_or(text.len())
 }
 
-impl Default for DotReader {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Where the header section in `text` ends: the length of its fields, which is also where the empty line begins.
 /// `None`: there is no empty line yet. Lines end with LF, with or without a CR before it, because BDAT may carry
 /// either. Octets before `from` were searched in an earlier call.
@@ -225,7 +215,7 @@ mod tests {
 
     /// Reads `input` in two pieces, cut at `cut`: the content, what is left after the end of data, and the first flaw.
     fn read(input: &[u8], cut: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<Flaw>) {
-        let mut reader = DotReader::new();
+        let mut reader = DotReader::default();
         let mut left = BytesMut::from(&input[..cut]);
         let mut content = reader.read(&mut left).to_vec();
         if !reader.ended() {
@@ -242,7 +232,7 @@ mod tests {
     fn content_without_dots_is_not_copied() {
         let mut input = BytesMut::from(&b"From: a\r\n\r\nb\r\nc\r\n.\r\nQUIT"[..]);
         let begins = input.as_ptr();
-        let content = DotReader::new().read(&mut input);
+        let content = DotReader::default().read(&mut input);
         assert_eq!((&content[..], &input[..]), (&b"From: a\r\n\r\nb\r\nc\r\n"[..], &b"QUIT"[..]));
         assert_eq!(content.as_ptr(), begins);
     }
@@ -340,7 +330,7 @@ mod tests {
             let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
             let stuffed: String = lines.iter().map(|l| if l.starts_with('.') { format!(".{l}\r\n") } else { format!("{l}\r\n") }).collect();
             let wire = format!("{stuffed}.\r\n");
-            let mut reader = DotReader::new();
+            let mut reader = DotReader::default();
             let mut content = Vec::new();
             for piece in wire.as_bytes().chunks(size) {
                 let mut piece = BytesMut::from(piece);

@@ -33,19 +33,13 @@ pub struct Unreadable {
 }
 
 /// The health of a spool. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Condition(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     takes: watch::Sender<Takes>,
     unreadable: Mutex<BTreeMap<u32, Unreadable>>,
-}
-
-impl Default for Condition {
-    fn default() -> Self {
-        Self(Arc::new(Inner { takes: watch::Sender::default(), unreadable: Mutex::default() }))
-    }
 }
 
 impl Condition {

@@ -40,7 +40,7 @@ impl DirectoryHealth {
         Self {
             name: Arc::clone(name),
             up,
-            state: Mutex::new(HealthState { breaker: Breaker::new(), said: LoggedHealth::Nothing }),
+            state: Mutex::new(HealthState { breaker: Breaker::default(), said: LoggedHealth::Nothing }),
         }
     }
 

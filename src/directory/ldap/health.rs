@@ -38,7 +38,7 @@ impl DirectoryHealth {
         let up = metrics.directory_up.with_label_values(&[&**name]);
         up.set(0);
         metrics.directory_contradictions.with_label_values(&[&**name]);
-        let (breaker, said) = (Mutex::new(Breaker::new()), Mutex::new(LoggedHealth::Nothing));
+        let (breaker, said) = (Mutex::new(Breaker::default()), Mutex::new(LoggedHealth::Nothing));
         Self { name: Arc::clone(name), up, breaker, said, slow: AtomicUsize::new(0) }
     }
 

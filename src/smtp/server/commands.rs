@@ -170,7 +170,7 @@ impl Server {
             SessionState::BetweenChunks(_) => self.error(reply::NEED_BDAT),
             SessionState::Envelope(envelope) if envelope.accepted > 0 => {
                 let incoming = Incoming::new(envelope.limits);
-                self.state = SessionState::Content(incoming, Source::Dots(DotReader::new()));
+                self.state = SessionState::Content(incoming, Source::Dots(DotReader::default()));
                 self.send(reply::START_MAIL_INPUT);
             }
             SessionState::Envelope(envelope) if envelope.refused > 0 => self.send(reply::NO_VALID_RECIPIENTS),
