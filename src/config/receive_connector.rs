@@ -46,7 +46,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ReceiveConnector {
         max_connections_per_ip: reader.number("max_connections_per_ip", 1).unwrap_or(50),
         idle_timeout: reader.positive("idle_timeout").unwrap_or(Duration::from_secs(300)),
         max_segment_size: segment_size(reader),
-        strip_headers: reader.list("strip_headers", header_pattern).unwrap_or_else(exchange_headers),
+        strip_headers: reader
+            .list("strip_headers", header_pattern)
+            .unwrap_or_else(|| EXCHANGE_HEADERS.map(str::to_owned).into()),
         strip_authentication_results: reader.flag("strip_authentication_results").unwrap_or(true),
         limits: limits(&mut reader.inner("receive_connector.limits")),
     }
@@ -106,10 +108,6 @@ const EXCHANGE_HEADERS: [&str; 8] = [
     "X-OrganizationHeadersPreserved",
     "X-OriginatorOrg",
 ];
-
-fn exchange_headers() -> Vec<String> {
-    EXCHANGE_HEADERS.map(str::to_owned).into()
-}
 
 /// A field name (RFC 5322 3.6.8), or a prefix of field names and a `*`.
 fn header_pattern(text: &str) -> Result<String, ValueError> {

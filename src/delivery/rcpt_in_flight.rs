@@ -145,7 +145,7 @@ impl RcptsInFlight {
                     "routing loop: the next hop asks us about the recipient that we ask it about");
                 match asker.mode {
                     LoopMode::Refuse => Err(reply::ROUTING_LOOP),
-                    LoopMode::Report => Ok(self.0.enter_anyway(hashed)),
+                    LoopMode::Report => Ok(self.0.enter(&mut self.0.state.lock(), hashed)),
                 }
             }
         }
@@ -164,10 +164,6 @@ impl Inner {
     fn enter_unless_blocked(self: &Arc<Self>, hashed: Hashed, asker: Asker) -> Option<RcptInFlight> {
         let mut state = self.state.lock();
         (!state.blocks(hashed, asker)).then(|| self.enter(&mut state, hashed))
-    }
-
-    fn enter_anyway(self: &Arc<Self>, hashed: Hashed) -> RcptInFlight {
-        self.enter(&mut self.state.lock(), hashed)
     }
 
     fn enter(self: &Arc<Self>, state: &mut Waiters, hashed: Hashed) -> RcptInFlight {

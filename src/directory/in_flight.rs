@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::directory::cache::LIVE;
 use crate::lookup::{Answer, Fresh, Freshness, Lookup};
 
 type Flights = Arc<Mutex<HashMap<Arc<str>, Flight>>>;
@@ -34,12 +33,6 @@ struct Landing {
     flights: Flights,
     key: Arc<str>,
     asked: Instant,
-}
-
-impl Default for InFlight {
-    fn default() -> Self {
-        Self::live_for(LIVE)
-    }
 }
 
 impl InFlight {
@@ -116,6 +109,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::directory::cache::LIVE;
 
     fn not_found() -> Answer {
         Answer { lookup: Lookup::NotFound, fresh: Fresh::Live }
@@ -123,7 +117,7 @@ mod tests {
 
     /// Asks `times` concurrently for one address, with a question that takes `takes`; returns how often it was asked.
     async fn asked(times: usize, takes: Duration) -> usize {
-        let in_flight = Arc::new(InFlight::default());
+        let in_flight = Arc::new(InFlight::live_for(LIVE));
         let count = Arc::new(AtomicUsize::new(0));
         let key: Arc<str> = "a@b.c".into();
         let mut tasks = tokio::task::JoinSet::new();
@@ -150,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_goes_on_without_the_one_who_asked() {
-        let in_flight = InFlight::default();
+        let in_flight = InFlight::live_for(LIVE);
         let key: Arc<str> = "a@b.c".into();
         let slow = || async {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -164,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_live_question_does_not_join_an_old_one() {
-        let in_flight = InFlight::default();
+        let in_flight = InFlight::live_for(LIVE);
         let key: Arc<str> = "a@b.c".into();
         let first = in_flight.ask(&key, Freshness::Any, std::future::pending);
         assert!(tokio::time::timeout(Duration::from_secs(6), first).await.is_err());
@@ -174,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_unavailable() {
-        let in_flight = InFlight::default();
+        let in_flight = InFlight::live_for(LIVE);
         let key: Arc<str> = "a@b.c".into();
         let answer = in_flight.ask(&key, Freshness::Any, || async { panic!("on purpose") }).await;
         assert!(matches!(answer.lookup, Lookup::Unavailable(_)));

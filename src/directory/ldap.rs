@@ -28,7 +28,7 @@ use self::shown::Shown;
 use self::supervisor::Supervisor;
 pub use self::tried::Tried;
 use crate::config::{LdapConfig, LdapMode};
-use crate::directory::cache::Cache;
+use crate::directory::cache::{Cache, LIVE};
 use crate::directory::expected::Announced;
 use crate::directory::in_flight::InFlight;
 use crate::directory::mail::{Mail, NoMail};
@@ -179,7 +179,7 @@ impl LdapDirectory {
         let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run()));
         let holding = room.filter(|_| kept.is_none()).map(|room| Holding::open(name, config, &room));
         let holding = holding.transpose().map_err(|problem| vec![problem])?;
-        let (asker, in_flight) = (Arc::new(asker), InFlight::default());
+        let (asker, in_flight) = (Arc::new(asker), InFlight::live_for(LIVE));
         Ok(Self { asker, opener, in_flight, following, holding, _supervisor: supervisor })
     }
 

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::verdict::{Decision, Reason, Route, RouteKind, Verdict};
-use crate::lookup::{Fresh, Kind, Lookup, Recipient};
+use crate::lookup::{Fresh, Kind, Lookup};
 use crate::smtp::reply::{ROUTING_LOOP, Reply, USER_UNKNOWN};
 use crate::time::QueueTime;
 
@@ -189,18 +189,13 @@ impl KnownBy {
 fn found_as_it_came(decision: &Decision) -> Option<KnownBy> {
     decision.reasons.iter().find_map(|reason| match reason {
         Reason::Directory { address, lookup: Lookup::Found(recipient), fresh: Fresh::Live, .. }
-            if is_somebody(recipient) =>
+            if recipient.kind != Kind::NoMailbox =>
         {
             let as_it_came = *address == decision.address;
             Some(if as_it_came { KnownBy::Directory } else { KnownBy::DirectoryWithoutTag })
         }
         Reason::Directory { .. } | Reason::Row { .. } | Reason::Note(_) => None,
     })
-}
-
-/// Whether an entry is more than `no-mailbox`, which counts as not found.
-fn is_somebody(recipient: &Recipient) -> bool {
-    recipient.kind != Kind::NoMailbox
 }
 
 #[cfg(test)]

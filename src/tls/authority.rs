@@ -60,13 +60,7 @@ impl Authority {
 /// Requests a certificate and accepts any. That the client has its key is verified.
 #[derive(Debug)]
 pub(super) struct AnyClient {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl AnyClient {
-    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { algorithms }
-    }
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientCertVerifier for AnyClient {

@@ -126,7 +126,7 @@ fn client_config(terms: &Terms) -> Result<ClientConfig, TlsError> {
         TlsVersion::Tls13 => &[&TLS13],
     };
     let verifier: Arc<dyn ServerCertVerifier> = match &terms.trust {
-        Trust::Anybody => Arc::new(Anybody::new(&provider)),
+        Trust::Anybody => Arc::new(Anybody { algorithms: provider.signature_verification_algorithms }),
         Trust::System => verifier(roots(None)?, &provider)?,
         Trust::File(path, _) => verifier(roots(Some(path))?, &provider)?,
     };
@@ -182,12 +182,6 @@ fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
 #[derive(Debug)]
 struct Anybody {
     algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl Anybody {
-    fn new(provider: &CryptoProvider) -> Self {
-        Self { algorithms: provider.signature_verification_algorithms }
-    }
 }
 
 impl ServerCertVerifier for Anybody {

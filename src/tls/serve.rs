@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::accept::{self, CertificateError};
 use super::authority::{AnyClient, Authority};
 use super::connect::TlsError;
-use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol, ReceiveConnector, ReceiveTlsMode};
+use crate::config::{CertificateFiles, Config, DirectoryKind, Protocol, ReceiveTlsMode};
 use crate::smtp::names::{self, covers};
 
 /// Why a connector cannot use TLS.
@@ -64,7 +64,9 @@ impl Certificates {
         let mut authorities: HashMap<&Path, Arc<Authority>> = HashMap::new();
         for connector in &config.receive_connectors {
             let named = |error: ServeError| (connector.name.clone(), Box::new(error));
-            if let Some(files) = connector.tls.certificate.as_ref().filter(|_| speaks_tls(connector)) {
+            if let Some(files) =
+                connector.tls.certificate.as_ref().filter(|_| connector.tls.mode != ReceiveTlsMode::None)
+            {
                 let certificate = accept::load(files).map_err(|error| named(error.into()))?;
                 own.insert(connector.name.clone(), Arc::new(Shown::new(certificate)));
             }
@@ -141,10 +143,6 @@ pub struct OutOfTime<'a> {
 /// The remedy.
 pub const RENEW: &str = "renew it, or put the clock right, then `fingerpost reload`";
 
-fn speaks_tls(connector: &ReceiveConnector) -> bool {
-    connector.tls.mode != ReceiveTlsMode::None
-}
-
 fn serve(by_name: ByName, authorities: Vec<Arc<Authority>>) -> Result<ServerTls, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
@@ -153,7 +151,7 @@ fn serve(by_name: ByName, authorities: Vec<Arc<Authority>>) -> Result<ServerTls,
     let builder = if authorities.is_empty() {
         builder.with_no_client_auth()
     } else {
-        builder.with_client_cert_verifier(Arc::new(AnyClient::new(algorithms)))
+        builder.with_client_cert_verifier(Arc::new(AnyClient { algorithms }))
     };
     let config = Arc::new(builder.with_cert_resolver(Arc::new(by_name)));
     Ok(ServerTls { config, authorities: authorities.into() })

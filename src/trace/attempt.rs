@@ -13,7 +13,7 @@ pub struct Attempt {
     /// From 1; includes attempts that were not recorded.
     pub number: u32,
     /// Whether it was deferred for the same reason as the one before.
-    #[serde(default, skip_serializing_if = "is_not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
     /// When read: the last of a series that was deferred for this reason, if this is the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,11 +49,6 @@ impl Attempt {
             None => String::new(),
         }
     }
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
-fn is_not(again: &bool) -> bool {
-    !again
 }
 
 /// Combines events about the same deferrals of a recipient.

@@ -41,15 +41,11 @@ fn is_same(was: &Waiting, is: &Waiting) -> bool {
             Why::Unreachable | Why::Undecided => true,
             // Each may be another copy.
             Why::InDoubt => false,
-            Why::New | Why::Deferred => is.attempts > WORDS_COUNT || is_alike(&was.last_error, &is.last_error),
+            Why::New | Why::Deferred => is.attempts > WORDS_COUNT || words(&was.last_error).eq(words(&is.last_error)),
         }
 }
 
-/// Whether two texts are the same except for their numbers: a greylisting server counts seconds.
-fn is_alike(one: &str, other: &str) -> bool {
-    words(one).eq(words(other))
-}
-
+/// What is left of a text without its numbers: a greylisting server counts seconds.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty())
 }

@@ -1,6 +1,7 @@
 //! The rule as a table, and which source says that an address exists.
 
 use super::*;
+use crate::lookup::Recipient;
 use crate::routing::verdict::Says;
 use crate::smtp::address::Address;
 use crate::smtp::reply::{

@@ -80,7 +80,7 @@ impl Replies {
     }
 
     fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
-        let (code, last, text) = split(line).ok_or_else(|| ReplyError::Form(excerpt(line)))?;
+        let (code, last, text) = split(line).ok_or_else(|| ReplyError::Form(clean(&line[..line.len().min(80)])))?;
         let (enhanced, text) = match enhanced(code, text) {
             Some((enhanced, rest)) => (Some(enhanced), rest),
             None => (None, text),
@@ -143,11 +143,6 @@ fn enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
 
 fn clean(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The beginning of a line that is not a reply, for the log.
-fn excerpt(line: &[u8]) -> String {
-    clean(&line[..line.len().min(80)])
 }
 
 #[cfg(test)]
