@@ -167,9 +167,4 @@ impl Config {
     pub fn send_connector(&self, name: &str) -> Option<&Arc<SendConnector>> {
         self.send_connectors.iter().find(|connector| &*connector.name == name)
     }
-
-    #[must_use]
-    pub fn receive_connector(&self, name: &str) -> Option<&Arc<ReceiveConnector>> {
-        self.receive_connectors.iter().find(|connector| &*connector.name == name)
-    }
 }

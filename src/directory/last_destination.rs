@@ -304,13 +304,8 @@ impl Remembered {
 
     /// How many are remembered.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.known.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
     }
 
     /// A number that changes when there is something to save.

@@ -48,12 +48,6 @@ impl ClientName {
         &self.0
     }
 
-    /// Without the wildcard.
-    #[must_use]
-    pub fn base(&self) -> &str {
-        self.0.strip_prefix("*.").unwrap_or(&self.0)
-    }
-
     /// Whether a name in a certificate matches this one. A wildcard, ours or the certificate's, stands for one whole
     /// label (RFC 6125 6.4.3).
     #[must_use]

@@ -110,13 +110,8 @@ impl Index {
 
     /// The number of live messages.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.messages.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
     }
 
     /// The ids of up to `most` live messages after this one, oldest first.

@@ -74,13 +74,6 @@ impl HostLimits {
         hosts.get(key).map_or(0, |host| host.line.look(|queue| queue.held()))
     }
 
-    /// How many connections the host is allowed; `None`: it has no limit of its own.
-    #[must_use]
-    pub fn allowed(&self, key: &HostKey) -> Option<usize> {
-        let hosts = self.hosts.lock();
-        hosts.get(key).map(|host| host.allowed())
-    }
-
     fn host(&self, key: &HostKey, limit: usize) -> Arc<Host> {
         let mut hosts = self.hosts.lock();
         if let Some(host) = hosts.get(key) {

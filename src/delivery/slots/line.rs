@@ -142,11 +142,6 @@ impl Slot {
         Self { line, vouched, since: Instant::now(), returning: AtomicBool::new(false), kept: SlotUse::Yes }
     }
 
-    #[must_use]
-    pub fn vouched(&self) -> Vouched {
-        self.vouched
-    }
-
     /// Records evidence for a recipient of its transaction: it no longer counts among those that may hold half of the
     /// slots.
     pub fn vouch(&mut self) {
@@ -164,21 +159,6 @@ impl Slot {
         self.line.look(Waiters::is_crowded).then(|| self.since.elapsed())
     }
 
-    /// Whether a task waits that this slot would help, beside those that get one that [will return](Self::will_return).
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        let mut queue = self.line.queue.lock();
-        let stays = self.stays();
-        if stays == Stays::Returning {
-            queue.stays(self.vouched);
-        }
-        let wanted = queue.is_wanted(self.vouched);
-        if stays == Stays::Returning {
-            queue.returns(self.vouched);
-        }
-        wanted
-    }
-
     /// Waits until it is wanted. The holder gives it back then; no other holder is notified for the same waiting task.
     /// Calling it again revokes that. Cancel-safe.
     pub async fn wanted(&self) {
@@ -189,15 +169,6 @@ impl Slot {
                 return;
             }
             notice.await;
-        }
-    }
-
-    /// It will be dropped soon, as after [`Self::wanted`]: for a holder that saw that it [is wanted](Self::is_wanted)
-    /// and sends RSET first. No other holder is notified for the same waiting task.
-    pub fn will_return(&self) {
-        let mut queue = self.line.queue.lock();
-        if !self.returning.swap(true, Ordering::Relaxed) {
-            queue.returns(self.vouched);
         }
     }
 

@@ -24,12 +24,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    #[must_use]
-    pub fn new(limits: HoldChanges) -> Self {
-        Self { limits, taken: VecDeque::new() }
-    }
-
-    /// Continues with earlier changes.
+    /// With the earlier changes that still count.
     #[must_use]
     pub fn after(limits: HoldChanges, taken: impl IntoIterator<Item = (UnixTime, usize)>) -> Self {
         Self { limits, taken: taken.into_iter().collect() }
@@ -107,7 +102,7 @@ mod tests {
             ),
             (500, &[(0, Some(50)), (1, None), (2, Some(50))], vec![Ruling::Take, Ruling::Take]),
         ] {
-            let mut guard = Guard::new(limits);
+            let mut guard = Guard::after(limits, []);
             let mut rulings = Vec::new();
             for (at, count) in changes {
                 match count {

@@ -59,11 +59,6 @@ impl Changes {
         };
         one.into_iter().chain(many.iter().copied())
     }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::None
-    }
 }
 
 impl Packed {

@@ -86,7 +86,7 @@ fn of_many_changes_those_are_remembered_that_mean_something() {
     let places: Vec<_> = index.get(QueueId(1)).unwrap().changes.iter().map(|changed| changed.segment).collect();
     assert_eq!(places, [3, 5], "its way and its state");
     index.apply(&accepted(&[1], 50), spot(6, 0));
-    assert!(index.get(QueueId(1)).unwrap().changes.is_empty(), "a statement holds what was changed before it");
+    assert_eq!(index.get(QueueId(1)).unwrap().changes, Changes::None, "a statement holds what was changed before it");
 }
 
 /// Segments of these sizes with this many messages of about 1,100 bytes; the last one grows.
