@@ -9,6 +9,7 @@
 
 mod clock;
 mod crash;
+mod postgres;
 mod power;
 mod queue_crash;
 mod spool_store;

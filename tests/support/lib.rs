@@ -22,6 +22,7 @@ pub mod mail;
 pub mod people;
 pub mod postfix;
 pub mod postfix_systems;
+pub mod postgres;
 pub mod power_loss;
 pub mod recording_smtp_server;
 pub mod routing_setup;

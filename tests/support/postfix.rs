@@ -248,7 +248,7 @@ fn walk(folder: &std::path::Path) -> usize {
 }
 
 /// A system account's user and group numbers.
-fn account(name: &str) -> (u32, u32) {
+pub fn account(name: &str) -> (u32, u32) {
     let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
     let line = accounts.lines().find(|line| line.split(':').next() == Some(name));
     let line = line.unwrap_or_else(|| panic!("there is no account {name}: is the package installed?"));
