@@ -1,5 +1,5 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
-.PHONY: test lint attack accidents bench bench-all packages
+.PHONY: test lint attack accidents cluster bench bench-all packages
 
 # Most tests wait for servers and clocks: far more of them at once than there are processors.
 test: packages
@@ -17,6 +17,10 @@ attack:
 # What happens to a directory of 100,000 entries on slapd, and of 5,000 on Samba: half an hour, docs/directories/snapshots.md.
 accidents: packages
 	cargo test --locked --test directories accidents -- --ignored --nocapture --test-threads=1
+
+# Nodes and databases of a cluster die, freeze and come back: half an hour, docs/cluster.md.
+cluster: packages
+	cargo test --locked --test storage cluster::rounds -- --ignored --nocapture
 
 # About 50 minutes; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages

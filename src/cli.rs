@@ -13,6 +13,7 @@ use crate::smtp::address::Address;
 
 mod check;
 mod client;
+mod cluster;
 mod demo;
 mod directory;
 mod export;
@@ -87,6 +88,11 @@ enum Command {
         #[command(subcommand)]
         command: spool::SpoolCommand,
     },
+    /// The queue that several nodes share
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
     /// What became of a message
     Trace(trace::TraceArguments),
     /// Everything on one machine: two organisations, Fingerpost between them, sample mail
@@ -160,6 +166,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Directory { command } => directory::directory(config, command).await,
         Command::Queue { command } => queue::queue(config, command).await,
         Command::Spool { command } => spool::spool(config, command).await,
+        Command::Cluster { command } => cluster::cluster(config, command).await,
         Command::Trace(arguments) => trace::trace(config, &arguments).await,
         Command::Demo { once, log } => {
             let _flushed = logs::start(LogFormat::Text, &log)?;

@@ -12,6 +12,7 @@ use crate::routing::table::Table;
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
+mod common;
 mod used;
 mod source;
 mod parts;
@@ -62,12 +63,38 @@ pub struct Config {
     /// `[spool] max_messages`; `None`: limited by memory and disk only.
     pub max_messages: Option<u64>,
     pub trace: Trace,
+    /// `[cluster]`; `None`: the queue is this node's own.
+    pub cluster: Option<Cluster>,
     /// A digest of all files, in hex: `config_info{hash}`.
     pub hash: String,
     /// Settings that are allowed but questionable; logged at start, shown by `check` and `status`.
     pub warnings: Vec<String>,
     /// Absolute paths: every file that was read, the main one first, and the patterns of `include`.
     pub files: Vec<PathBuf>,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The URL, without a password.
+    pub database: String,
+    pub password_file: Option<PathBuf>,
+    /// The CAs for the database's certificate; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// This node's name, which no other has.
+    pub node: String,
+    /// The most connections to the database.
+    pub connections: usize,
+    pub standby: Standby,
+}
+
+/// Whether mail is accepted while the database names no synchronous standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standby {
+    /// It is not: 451.
+    Required,
+    /// It is, with an alert.
+    Preferred,
 }
 
 /// `[server]`.

@@ -81,6 +81,7 @@ pub mod resolve; // asks the directories the questions of a decision
 pub mod in_force; // one configuration and everything built from it
 pub mod reload; // puts a changed configuration in force
 pub mod spool; // durable storage: queued messages and outcomes
+pub mod cluster; // a spool that several nodes share, in PostgreSQL
 pub mod pressure; // back-pressure: refuses mail while resources are short
 pub mod strangers; // detects harvesting; summaries of strangers' events
 pub mod report; // delivery status notifications

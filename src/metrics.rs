@@ -143,6 +143,10 @@ pub struct Metrics {
     pub spool_unreadable_segments: IntGaugeVec,
     /// `spool_takes_nothing`: 1 while nothing can be made durable.
     pub spool_takes_nothing: IntGaugeVec,
+    /// `cluster_without_standby`: 1 while mail is accepted that only one machine has.
+    pub cluster_without_standby: IntGaugeVec,
+    /// `cluster_takeovers_total`: nodes whose epoch this node ended because they were silent.
+    pub cluster_takeovers: IntCounterVec,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
     /// `told_as_sums_total{what}`: events caused by strangers or an outage that the log has in summaries only.
@@ -286,6 +290,8 @@ impl Metrics {
             spool_damaged_contents: counter(r, "spool_damaged_contents_total", "Messages damaged on the disk", &[]),
             spool_unreadable_segments: gauge(r, "spool_unreadable_segments", "Segments that cannot be read", &[]),
             spool_takes_nothing: gauge(r, "spool_takes_nothing", "Whether nothing can be made durable", &[]),
+            cluster_without_standby: gauge(r, "cluster_without_standby", "Whether only one machine has new mail", &[]),
+            cluster_takeovers: counter(r, "cluster_takeovers_total", "Silent nodes whose mail was taken over", &[]),
             path_mtu_black_holes: counter(
                 r,
                 "path_mtu_black_holes_total",

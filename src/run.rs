@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::guard::Token;
 use crate::admin::probes::{Phase, Probes};
 use crate::admin::{self, Door, Served};
+use crate::cluster::ClusterSpool;
 use crate::config::Config;
 use crate::config::check::render;
 use crate::delivery::attempt::Outbound;
@@ -61,6 +62,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(100);
 pub struct Node {
     current: Arc<Current>,
     condition: Condition,
+    cluster: Option<Arc<ClusterSpool>>,
     listeners: Arc<Listeners>,
     delivery: Arc<Delivery>,
     recently_good: Arc<SavedTable<RecentlyGood>>,
@@ -79,6 +81,7 @@ struct Ground {
     metrics: Metrics,
     current: Arc<Current>,
     spool: Arc<dyn Spool>,
+    cluster: Option<Arc<ClusterSpool>>,
     trace: Trace,
     memory: Memory,
     outbound: Outbound,
@@ -136,9 +139,9 @@ impl Node {
             started_at,
         };
         let servers = [probes, admin.serve_admin(token, Arc::new(parts))];
-        let stop = CancellationToken::new();
-        let background = TaskTracker::new();
-        let after = background::AfterReload { metrics: ground.metrics.clone(), outbound, delivery: delivery.clone() };
+        let (stop, background) = (CancellationToken::new(), TaskTracker::new());
+        let (metrics, cluster) = (ground.metrics.clone(), ground.cluster.clone());
+        let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
         background.spawn(ground.watch(pressure, stop.clone()));
@@ -147,12 +150,13 @@ impl Node {
         background.spawn(ground.logins.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
+        background.spawn(background::adopt(ground.cluster.clone(), delivery.clone(), stop.clone()));
         phase.send_replace(Phase::Serving);
-        let condition = ground.spool.condition();
-        let Ground { current, recently_good, logins, .. } = ground;
+        let Ground { current, spool, cluster, recently_good, logins, .. } = ground;
         Ok(Self {
             current,
-            condition,
+            condition: spool.condition(),
+            cluster,
             listeners,
             delivery,
             recently_good,
@@ -203,6 +207,9 @@ impl Node {
         }
         self.background.close();
         self.background.wait().await;
+        if let Some(cluster) = &self.cluster {
+            cluster.leave().await;
+        }
         self.recently_good.save().await;
         self.logins.save().await;
         self.trace.stop().await;
@@ -218,13 +225,10 @@ impl Ground {
         look_after(&config)?;
         let outbound = Outbound::new(metrics.clone());
         let state_dir = config.server.state_dir.clone();
-        let (folder, measured) = (state_dir.join("spool"), metrics.clone());
-        let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
-        let spool = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let (spool, cluster) = open_spool(&config, &metrics).await?;
         let now = Moment::now(spool.queue_time());
         let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
         let logins = Arc::new(SavedTable::load(&state_dir, now)?);
-        let spool: Arc<dyn Spool> = Arc::new(spool);
         let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
         let mail = Arc::new(MailSeen::new(memory.clone()));
         let outside = Outside { outbound: outbound.clone(), mail: mail.clone(), metrics: metrics.clone() };
@@ -235,7 +239,10 @@ impl Ground {
         let current = Arc::new(ArcSwap::from_pointee(in_force));
         mail.current.get_or_init(|| current.clone());
         let strangers = Strangers::new(metrics.clone(), trace.clone());
-        Ok((Self { metrics, current, spool, outbound, mail, trace, memory, strangers, recently_good, logins }, writer))
+        Ok((
+            Self { metrics, current, spool, cluster, outbound, mail, trace, memory, strangers, recently_good, logins },
+            writer,
+        ))
     }
 
     fn parts(&self) -> dispatch::Parts {
@@ -271,6 +278,26 @@ impl Ground {
             hashing: Arc::default(),
         }
     }
+}
+
+/// Opens the node's own spool, or joins the cluster.
+async fn open_spool(config: &Config, metrics: &Metrics) -> Result<(Arc<dyn Spool>, Option<Arc<ClusterSpool>>), String> {
+    let (folder, measured) = (config.server.state_dir.join("spool"), metrics.clone());
+    let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
+    let own = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let Some(cluster) = &config.cluster else { return Ok((Arc::new(own), None)) };
+    let waiting = own.live_messages();
+    if waiting > 0 {
+        return Err(format!(
+            "{waiting} messages wait in the node's own spool, which [cluster] does not look after: \
+             start without [cluster] until they are delivered"
+        ));
+    }
+    drop(own);
+    let folder = config.server.state_dir.join("node");
+    let joined = ClusterSpool::open(cluster, folder, &config.common_digest(), metrics.clone()).await;
+    let joined = Arc::new(joined.map_err(|error| error.to_string())?);
+    Ok((joined.clone(), Some(joined)))
 }
 
 /// What directories need from other parts.

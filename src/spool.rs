@@ -34,7 +34,8 @@ pub mod condition;
 mod committer;
 #[cfg(test)]
 pub(crate) mod formats;
-mod content_cache;
+pub(crate) mod content_cache;
+mod node_folder;
 mod job;
 mod blobs;
 mod layout;
@@ -43,7 +44,7 @@ mod reading;
 mod recover;
 mod reserve;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod segment;
 mod shared;
 mod stuck;
@@ -51,7 +52,8 @@ mod compaction;
 
 pub use draft::{BlobDraft, Draft, IN_RECORD};
 pub use index::Sizes;
-pub use stored::{Pieces, Stored};
+pub use node_folder::NodeFolder;
+pub use stored::{Elsewhere, Pieces, Stored};
 
 use condition::Condition;
 use entry::outline::Outlines;
@@ -168,6 +170,11 @@ pub trait Spool: Send + Sync {
     /// # Errors
     /// [`SpoolError::Io`].
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError>;
+
+    /// Whether queued mail may be sent to its end now: no other node can have taken it over.
+    fn may_send(&self) -> bool {
+        true
+    }
 
     /// Its health.
     fn condition(&self) -> Condition {

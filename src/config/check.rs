@@ -91,6 +91,12 @@ fn check(mut written: ConfigTables, mut context: Context) -> Result<Config, Vec<
     clients::check(&written, problems);
     domains::check(&written, problems);
     companions::check(&written, problems);
+    let server = &written.server;
+    if written.cluster.is_some() && server.used.installation == server.used.hostname.to_string() {
+        let message = "[cluster] needs [server] installation, one name that all nodes write: by it each knows the others' \
+                       stamps, and without it a loop over two nodes is not noticed";
+        problems.add(server.places.at("installation"), message);
+    }
     let warnings = warnings::find(&written);
     clients::leave_out_organizations(&mut written);
     if context.problems.is_empty() { Ok(assemble(written, warnings)) } else { Err(context.problems.into_sorted()) }
@@ -138,6 +144,10 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
         (connector.name.clone(), rules)
     };
     let server = written.server.used;
+    let mut cluster = written.cluster;
+    for cluster in cluster.iter_mut().filter(|cluster| cluster.node.is_empty()) {
+        cluster.node = server.hostname.to_string();
+    }
     let first = accepted.first().unwrap_or_else(|| server.hostname.clone());
     let reports = written.reports.used.used(&first);
     let routing = Table {
@@ -158,6 +168,7 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
         min_free: written.spool.0,
         max_messages: written.spool.1,
         trace: written.trace,
+        cluster,
         hash: written.hash,
         warnings,
         files: written.files,

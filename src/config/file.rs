@@ -14,8 +14,8 @@ use super::reader::{Context, Reader};
 use super::server::WrittenReports;
 use super::source::{Item, Location, Places, Problem, Source};
 use super::{
-    Admin, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace, accepted_domain, directory,
-    include, receive_connector, send_connector, server,
+    Admin, Cluster, DirectoryConfig, LoopDetection, ReceiveConnector, SendConnector, Server, Trace, accepted_domain,
+    directory, include, receive_connector, send_connector, server,
 };
 use crate::routing::accepted_domain::AcceptedDomain;
 
@@ -32,6 +32,7 @@ pub(super) struct ConfigTables {
     pub(super) loops: LoopDetection,
     pub(super) spool: (u64, Option<u64>),
     pub(super) trace: Trace,
+    pub(super) cluster: Option<Cluster>,
     /// The names of tables that were written, even malformed ones.
     pub(super) names: HashSet<String>,
     /// Warnings from reading.
@@ -98,6 +99,7 @@ struct Gathering {
     loops: Option<LoopDetection>,
     spool: Option<(u64, Option<u64>)>,
     trace: Option<Trace>,
+    cluster: Option<Cluster>,
 }
 
 impl Gathering {
@@ -119,6 +121,7 @@ impl Gathering {
             loops: None,
             spool: None,
             trace: None,
+            cluster: None,
         }
     }
 
@@ -231,6 +234,9 @@ impl Gathering {
         if let Some(item) = self.single(source, tables, "trace", server::trace) {
             self.trace = Some(item.used);
         }
+        if let Some(item) = self.single(source, tables, "cluster", server::cluster) {
+            self.cluster = Some(item.used);
+        }
     }
 
     /// Reads a table that may exist once in all files together.
@@ -288,6 +294,7 @@ impl Gathering {
             loops,
             spool: self.spool.unwrap_or((server::DEFAULT_MIN_FREE, None)),
             trace: self.trace.unwrap_or_default(),
+            cluster: self.cluster,
             names: self.names,
             warnings: self.warnings,
             main: Location::whole(main),
@@ -334,6 +341,6 @@ fn each<T>(
     items
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -83,6 +83,7 @@ pub const TABLES: &[Table] = &[
             key("loop_detection"),
             key("spool"),
             key("trace"),
+            key("cluster"),
         ],
     },
     Table {
@@ -243,6 +244,10 @@ pub const TABLES: &[Table] = &[
     Table { name: "loop_detection", keys: &[key("mode"), key("max_received"), key("max_passes"), key("key_files")] },
     Table { name: "spool", keys: &[key("min_free"), key("max_messages")] },
     Table { name: "trace", keys: &[key("days"), key("max_size")] },
+    Table {
+        name: "cluster",
+        keys: &[key("database"), key("password_file"), key("ca"), key("node"), key("connections"), key("standby")],
+    },
 ];
 
 /// The keys of a table; none for a name that is not in [`TABLES`].

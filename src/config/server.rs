@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::reader::{Reader, name};
 use super::units::domain_name;
 use super::value_error::ValueError;
-use super::{Admin, AllowPrivate, LoopDetection, LoopMode, Reports, Server, Trace};
+use super::{Admin, AllowPrivate, Cluster, LoopDetection, LoopMode, Reports, Server, Standby, Trace};
 use crate::smtp::address::Address;
 use crate::smtp::domain::Domain;
 
@@ -22,6 +22,9 @@ const DEFAULT_DEAD_LETTERS: usize = 1000;
 const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
 /// The least `[trace] max_size`, bytes.
 const LEAST_TRACE_SIZE: u64 = 64 << 20;
+/// One commits, one shows that the node lives, one takes over mail, and one reads.
+const LEAST_CONNECTIONS: u64 = 4;
+const DEFAULT_CONNECTIONS: usize = 8;
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
 /// `[reports]` without its defaults, which depend on the accepted domains.
@@ -140,6 +143,38 @@ pub(super) fn loop_detection(reader: &mut Reader<'_>, state_dir: &Path) -> LoopD
         max_passes: reader.number("max_passes", 1).unwrap_or(8),
         key_files: key_files.unwrap_or_else(|| vec![state_dir.join("loop.key")]),
     }
+}
+
+/// `[cluster]`. Where `node` is not written it is empty, and becomes our host name.
+pub(super) fn cluster(reader: &mut Reader<'_>) -> Cluster {
+    reader.require("database", "where the queue is, such as \"postgresql://fingerpost@db1,db2/fingerpost\"");
+    let connections = reader.number("connections", LEAST_CONNECTIONS);
+    let standby = reader.choice("standby", &[("required", Standby::Required), ("preferred", Standby::Preferred)]);
+    Cluster {
+        database: reader.text("database", database).unwrap_or_default(),
+        password_file: reader.path("password_file"),
+        ca: reader.path("ca"),
+        node: reader.optional("node", name).map(|name| name.to_string()).unwrap_or_default(),
+        connections: connections.unwrap_or(DEFAULT_CONNECTIONS),
+        standby: standby.unwrap_or(Standby::Required),
+    }
+}
+
+/// A URL that can be used, without a password.
+fn database(text: &str) -> Result<String, ValueError> {
+    use tokio_postgres::config::SslMode;
+    let url: tokio_postgres::Config = text.parse().map_err(|error| format!("it cannot be used: {error}"))?;
+    if url.get_password().is_some() {
+        return Err("it has a password, and this file is read by many: write password_file".into());
+    }
+    if url.get_hosts().is_empty() || url.get_dbname().is_none() || url.get_user().is_none() {
+        return Err("expected \"postgresql://USER@HOST[:PORT][,HOST[:PORT]]/DATABASE\"".into());
+    }
+    // The library's default would accept a server that has no TLS.
+    if url.get_ssl_mode() == SslMode::Prefer && text.contains("sslmode") {
+        return Err("sslmode is \"require\", the default, with a verified certificate, or \"disable\"".into());
+    }
+    Ok(text.to_owned())
 }
 
 /// `[spool]`: `min_free` in bytes, and `max_messages`. That has no default: memory is watched, and how many messages

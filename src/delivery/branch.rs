@@ -16,7 +16,7 @@ mod parting;
 mod queued;
 
 pub use content::Fields;
-pub(crate) use content::{Body, Message, Waits};
+pub(crate) use content::{Body, Message, NOT_OURS, Waits};
 pub(crate) use lag::Lag;
 pub(crate) use parting::InFlight;
 pub use queued::QueuedBranch;

@@ -24,7 +24,7 @@ use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 use crate::smtp::address::Address;
-use crate::spool::entry::outline::Standing;
+use crate::spool::entry::outline::{Outlines, Standing};
 use crate::spool::entry::{Entry, HeldFor};
 use crate::spool::{Spool, SpoolError};
 use crate::time::{Jumps, Moment, UnixTime};
@@ -110,17 +110,7 @@ impl Delivery {
     /// Starts with the messages that the spool recovered, then takes those that sessions commit.
     #[must_use]
     pub fn start(parts: Parts, accepted: UnboundedReceiver<Handover>) -> Arc<Self> {
-        let mut queue = Queue::counting(parts.memory.reports.clone());
-        let mut dropped = Vec::new();
-        let (config, now) = (parts.current.load().config.clone(), UnixTime::steady());
-        for mut outline in parts.spool.recovered() {
-            settle::after_start(&mut outline, |connector| retry(&config, connector), now);
-            queue.restore(&outline);
-            if outline.open.iter().any(|open| open.standing == Standing::Held(HeldFor::Drop)) {
-                dropped.push(outline.id);
-            }
-        }
-        queue.look_at_held();
+        let (queue, recovered) = (Queue::counting(parts.memory.reports.clone()), parts.spool.recovered());
         let shared = Arc::new(QueueShared {
             parts,
             queue: Mutex::new(queue),
@@ -131,12 +121,16 @@ impl Delivery {
             too_many_dead_letters: Notify::new(),
             outages: Mutex::default(),
         });
-        for id in dropped {
-            shared.tasks.spawn(drops::go_on_before(shared.clone(), id));
-        }
+        shared.adopt(recovered);
         shared.tasks.spawn(dead_letters::hold_within_bounds(shared.clone()));
         shared.tasks.spawn(drive(shared.clone(), accepted));
         Arc::new(Self { shared })
+    }
+
+    /// Takes messages over that another process had.
+    pub fn adopt(&self, outlines: Outlines) {
+        self.shared.adopt(outlines);
+        self.shared.wake.notify_one();
     }
 
     /// The number of queued messages.
@@ -247,6 +241,25 @@ impl Delivery {
 impl QueueShared {
     fn now(&self) -> Moment {
         Moment::now(self.parts.spool.queue_time())
+    }
+
+    /// Takes messages that were found at start, or that another node had.
+    fn adopt(self: &Arc<Self>, outlines: Outlines) {
+        let (config, now) = (self.parts.current.load().config.clone(), UnixTime::steady());
+        let mut dropped = Vec::new();
+        let mut queue = self.queue.lock();
+        for mut outline in outlines {
+            settle::after_start(&mut outline, |connector| retry(&config, connector), now);
+            queue.restore(&outline);
+            if outline.open.iter().any(|open| open.standing == Standing::Held(HeldFor::Drop)) {
+                dropped.push(outline.id);
+            }
+        }
+        queue.look_at_held();
+        drop(queue);
+        for id in dropped {
+            self.tasks.spawn(drops::go_on_before(self.clone(), id));
+        }
     }
 
     /// Starts what is due and has a slot; returns how long nothing else can be due.

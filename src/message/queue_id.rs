@@ -12,10 +12,10 @@ use crate::time::UnixTime;
 pub struct QueueId(pub u64);
 
 impl QueueId {
-    /// When it was made, by the wall clock at that time: the id begins with milliseconds since 1970.
+    /// When it was made, by the wall clock at that time: the id begins with milliseconds since 1970, in 42 bits.
     #[must_use]
     pub fn made_at(self) -> UnixTime {
-        UnixTime((self.0 >> 20) / 1000)
+        UnixTime((self.0 >> 20 & ((1 << 42) - 1)) / 1000)
     }
 }
 

@@ -59,6 +59,7 @@ impl Metrics {
         touch(&self.told_as_sums, &ones(&TOLD_AS_SUMS));
         touch(&self.trace_lost, &[vec![]]);
         touch(&self.clock_jumps, &[vec![]]);
+        touch(&self.cluster_takeovers, &[vec![]]);
         touch(&self.reports_not_sent, &ones(&REPORTS_NOT_SENT));
         touch(&self.dead_letters_removed, &ones(&["age", "number"]));
         for gauge in [&self.reports_waiting, &self.dead_letters_leaving] {
@@ -67,7 +68,8 @@ impl Metrics {
         touch(&self.sessions_sent_away, &ones(&SESSIONS_SENT_AWAY));
         let spool = [&self.dead_letters, &self.spool_free, &self.spool_free_inodes];
         let memory = [&self.memory_anonymous, &self.memory_limit, &self.directory_refresh];
-        for gauge in spool.into_iter().chain(memory).chain([&self.config_last_reload]) {
+        let others = [&self.config_last_reload, &self.cluster_without_standby];
+        for gauge in spool.into_iter().chain(memory).chain(others) {
             touch(gauge, &[vec![]]);
         }
         touch(&self.back_pressure, &pairs(&BACK_PRESSURE, &["strangers", "everybody"]));
@@ -279,6 +281,8 @@ mod tests {
             "fingerpost_back_pressure{reason=\"memory\",turned_away=\"everybody\"} 0",
             "fingerpost_spool_sync_duration_seconds_count 0",
             "fingerpost_config_reloads_total{result=\"refused\"} 0",
+            "fingerpost_cluster_without_standby 0",
+            "fingerpost_cluster_takeovers_total 0",
         ] {
             assert!(text.contains(series), "{series} is missing in\n{text}");
         }

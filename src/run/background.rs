@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::ClusterSpool;
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Delivery;
@@ -23,6 +24,7 @@ pub(super) struct AfterReload {
     pub(super) metrics: Metrics,
     pub(super) outbound: Outbound,
     pub(super) delivery: Arc<Delivery>,
+    pub(super) cluster: Option<Arc<ClusterSpool>>,
 }
 
 impl AfterReload {
@@ -31,6 +33,9 @@ impl AfterReload {
         self.metrics.prepare(config);
         self.outbound.set_own_listeners(listeners.local_addrs());
         self.delivery.configuration_changed();
+        if let Some(cluster) = &self.cluster {
+            cluster.set_configuration(config.common_digest());
+        }
     }
 
     /// Updates them after every reload.
@@ -42,15 +47,29 @@ impl AfterReload {
         stop: CancellationToken,
     ) {
         let mut applied = reloader.applied();
-        let at_start = current.load().config.admin.clone();
+        let (admin, cluster) = {
+            let config = &current.load().config;
+            (config.admin.clone(), config.cluster.clone())
+        };
         while let Some(Ok(())) = stop.run_until_cancelled(applied.changed()).await {
             let config = current.load().config.clone();
             self.take_note(&config, &listeners);
             descriptors::warning(&config, descriptors::limit()).iter().for_each(|warning| tracing::warn!("{warning}"));
-            if config.admin != at_start {
+            if config.cluster != cluster {
+                tracing::warn!("[cluster] has changed; it takes effect with the next start");
+            }
+            if config.admin != admin {
                 tracing::warn!("[admin] has changed; its addresses and token take effect with the next start");
             }
         }
+    }
+}
+
+/// Hands mail that the cluster's other nodes left to the queue.
+pub(super) async fn adopt(cluster: Option<Arc<ClusterSpool>>, delivery: Arc<Delivery>, stop: CancellationToken) {
+    let Some(mut adopted) = cluster.and_then(|cluster| cluster.adopted()) else { return };
+    while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
+        delivery.adopt(outlines);
     }
 }
 

@@ -30,7 +30,7 @@ pub async fn run(file: &Path) -> Result<(), String> {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             why = node.spool_ended() => {
-                break Err(format!("the spool takes nothing any more ({why}); look at the disk, and start it again"));
+                break Err(format!("the spool takes nothing any more ({why}): it ends, to be started again"));
             }
         }
     };

@@ -191,7 +191,7 @@ async fn hand_out(
         stamp(&in_force, connector, &content.identity, named)
     };
     let (origin, sender, waits) = (&*transaction.origin, &transaction.sender, Waits::ClientUntil(until));
-    let message = Message { origin, sender, content, body, fields: &fields, waits };
+    let message = Message { origin, sender, content, body, fields: &fields, waits, is_ours: &|| true };
     let Sent { outcomes: mut sent, in_flight } = transaction.branches.send(&message, haste).await;
     for in_flight in in_flight {
         transaction.follow(in_flight);

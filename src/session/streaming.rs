@@ -49,7 +49,7 @@ impl Transaction {
             stamp(&in_force, connector, &content.identity, named)
         };
         let waits = Waits::Client;
-        let message = Message { origin, sender, content: &content, body, fields: &fields, waits };
+        let message = Message { origin, sender, content: &content, body, fields: &fields, waits, is_ours: &|| true };
         self.branches.begin_stream(&message).await;
     }
 

@@ -10,7 +10,7 @@ use crate::message::queue_id::QueueId;
 const MOST: usize = 16 << 20;
 
 #[derive(Debug, Default)]
-pub(super) struct ContentCache {
+pub(crate) struct ContentCache {
     contents: HashMap<QueueId, Bytes>,
     /// Insertion order; some of these may be gone.
     order: VecDeque<QueueId>,
@@ -19,7 +19,7 @@ pub(super) struct ContentCache {
 
 impl ContentCache {
     /// Keeps a content; the oldest are dropped when there are too many bytes.
-    pub(super) fn keep(&mut self, id: QueueId, content: Bytes) {
+    pub(crate) fn keep(&mut self, id: QueueId, content: Bytes) {
         self.bytes += content.len();
         self.contents.insert(id, content);
         self.order.push_back(id);
@@ -30,7 +30,7 @@ impl ContentCache {
     }
 
     /// Takes a content out.
-    pub(super) fn take(&mut self, id: QueueId) -> Option<Bytes> {
+    pub(crate) fn take(&mut self, id: QueueId) -> Option<Bytes> {
         let content = self.contents.remove(&id)?;
         self.bytes -= content.len();
         Some(content)

@@ -56,6 +56,15 @@ impl Draft {
         }
     }
 
+    /// CRC-32C of the content.
+    #[must_use]
+    pub fn sum(&self) -> u32 {
+        match self {
+            Self::Small { content, .. } => crc32c::crc32c(content),
+            Self::Blob(draft) => draft.sum(),
+        }
+    }
+
     #[must_use]
     pub fn stored(&self) -> Stored {
         match self {

@@ -40,6 +40,20 @@ impl Entry {
         self.recipients.iter().all(|recipient| matches!(recipient.state, RecipientState::Done(_)))
     }
 
+    /// As records have it, in the format [`FORMAT`](super::header::FORMAT).
+    ///
+    /// # Errors
+    /// None of our types fails.
+    pub fn to_bytes(&self) -> postcard::Result<Vec<u8>> {
+        postcard::to_allocvec(self)
+    }
+
+    /// What [`Entry::to_bytes`] wrote; `None`: it is not that.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(entry, _)| entry)
+    }
+
     /// For operators, beside a content that is kept for them: in `aside/` and with dead letters.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::smtp::envelope::{Body, Origin, RcptTo, Sender};
 use crate::time::{QueueTime, UnixTime};
 
 /// A message for two recipients that are due.
-pub(super) fn entry(id: QueueId, size: u64) -> Entry {
+pub(crate) fn entry(id: QueueId, size: u64) -> Entry {
     let queued = |address: &str| {
         let address = Address::parse(address).unwrap();
         let next_hop_domain = address.domain().clone();

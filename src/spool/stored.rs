@@ -1,8 +1,9 @@
-//! Reads a message's content from memory, from its record in a segment, or from a file of its own.
+//! Reads a message's content from memory, from its record in a segment, from a file of its own, or from a database.
 //!
 //! It keeps its file open, so it can be read to its end even if the message is finished meanwhile. The last piece is
 //! returned only if the checksum of the whole is right, so that damaged content is never sent completely.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rustix::io::{ReadWriteFlags, preadv2};
 
 #[derive(Debug, Clone)]
@@ -29,6 +31,29 @@ enum Source {
         length: u64,
         sum: Option<u32>,
     },
+    Elsewhere {
+        content: Arc<dyn Elsewhere>,
+        length: u64,
+        sum: u32,
+    },
+}
+
+/// A content that is neither in memory nor in a file.
+pub trait Elsewhere: Send + Sync {
+    /// `length` bytes at `at`, or fewer if it is shorter.
+    fn piece(&self, at: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>>;
+
+    /// The same, blocking; not on a thread of the runtime.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn piece_blocking(&self, at: u64, length: usize) -> io::Result<Bytes>;
+}
+
+impl fmt::Debug for dyn Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Elsewhere")
+    }
 }
 
 impl From<Source> for Stored {
@@ -49,6 +74,12 @@ impl Stored {
         Source::Range { file, from: 0, length, sum }.into()
     }
 
+    /// `length` bytes; `sum`: their CRC-32C.
+    #[must_use]
+    pub fn elsewhere(content: Arc<dyn Elsewhere>, length: u64, sum: u32) -> Self {
+        Source::Elsewhere { content, length, sum }.into()
+    }
+
     /// Part of a segment.
     pub(super) fn range(file: Arc<File>, from: u64, length: u32, sum: u32) -> Self {
         Source::Range { file, from, length: u64::from(length), sum: Some(sum) }.into()
@@ -65,7 +96,7 @@ impl Stored {
     pub fn size(&self) -> u64 {
         match &self.source {
             Source::Memory(content) => content.len() as u64,
-            Source::Range { length, .. } => *length,
+            Source::Range { length, .. } | Source::Elsewhere { length, .. } => *length,
         }
     }
 
@@ -105,6 +136,16 @@ impl Stored {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);
                 let to = from.saturating_add(length);
                 return if to <= content.len() { Ok(content.slice(from..to)) } else { Err(ended()) };
+            }
+            Source::Elsewhere { content, .. } => {
+                let piece = content.piece(at, length).await?;
+                if piece.len() != length {
+                    return Err(ended());
+                }
+                if length as u64 == self.size() {
+                    self.check(crc32c::crc32c(&piece))?;
+                }
+                return Ok(piece);
             }
             Source::Range { file, from, .. } => (file.clone(), from + at),
         };
@@ -151,6 +192,10 @@ impl Stored {
         match &self.source {
             Source::Memory(bytes) => content.copy_from_slice(bytes),
             Source::Range { file, from, .. } => file.read_exact_at(&mut content, *from)?,
+            Source::Elsewhere { content: elsewhere, .. } => {
+                let bytes = elsewhere.piece_blocking(0, content.len())?;
+                content.get_mut(..bytes.len()).ok_or_else(ended)?.copy_from_slice(&bytes);
+            }
         }
         Ok(content)
     }
@@ -158,11 +203,11 @@ impl Stored {
     /// Compares the checksum of what was read.
     fn check(&self, read: u32) -> io::Result<()> {
         match &self.source {
-            Source::Range { sum: Some(sum), .. } if *sum != read => {
+            Source::Range { sum: Some(sum), .. } | Source::Elsewhere { sum, .. } if *sum != read => {
                 self.is_damaged.store(true, Ordering::Relaxed);
                 Err(io::Error::new(io::ErrorKind::InvalidData, "it is not what was written: check the disk"))
             }
-            Source::Range { .. } | Source::Memory(_) => Ok(()),
+            Source::Range { .. } | Source::Elsewhere { .. } | Source::Memory(_) => Ok(()),
         }
     }
 }
@@ -219,6 +264,11 @@ impl Read for Reader {
                 length
             }
             Source::Range { file, from, .. } => file.read_at(&mut to[..length], from + self.at)?,
+            Source::Elsewhere { content, .. } => {
+                let bytes = content.piece_blocking(self.at, length)?;
+                to[..bytes.len()].copy_from_slice(&bytes);
+                bytes.len()
+            }
         };
         if read == 0 {
             return Err(ended());

@@ -143,6 +143,15 @@ fn client_config(terms: &Terms) -> Result<ClientConfig, TlsError> {
     })
 }
 
+/// Verifies servers by this file's CAs, or the system's.
+///
+/// # Errors
+/// [`TlsError`] if the CAs cannot be read.
+pub(crate) fn verified(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let trust = ca.map_or(Trust::System, |path| Trust::File(path.to_owned(), changed(path)));
+    client_config(&Terms { trust, certificate: None, min_version: TlsVersion::Tls12 })
+}
+
 fn verifier(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     builder.build().map_err(|error| TlsError::Tls(error.to_string()))

@@ -154,6 +154,7 @@ fn note_keys(name: &str, value: &toml::Value, found: &mut BTreeSet<(String, Stri
 const EVERY_TABLE: &str = r##"
 [server]
 hostname = "mx.contoso.com"
+installation = "contoso"
 #server#
 [admin]
 #admin#
@@ -200,6 +201,9 @@ address_spaces = [{ domain = "fabrikam.com" }]
 #spool#
 [trace]
 #trace#
+[cluster]
+database = "postgresql://fingerpost@db1.contoso.com/fingerpost"
+#cluster#
 "##;
 
 fn with_key(table: &str, key: &str, value: &str) -> String {
@@ -244,5 +248,6 @@ fn same(one: &Config, other: &Config) -> bool {
         && one.send_connectors == other.send_connectors
         && one.reports == other.reports
         && one.loops == other.loops
+        && one.cluster == other.cluster
         && (one.min_free, one.max_messages, one.trace) == (other.min_free, other.max_messages, other.trace)
 }

@@ -30,8 +30,11 @@ fn commands_in_the_manual_exist() {
     let mut seen = BTreeSet::new();
     for (file, command) in commands() {
         let words: Vec<&str> = command.split_whitespace().take_while(|word| !["|", "&&", "#"].contains(word)).collect();
-        let depth =
-            if words.first().is_some_and(|word| ["queue", "directory", "spool"].contains(word)) { 2 } else { 1 };
+        let depth = if words.first().is_some_and(|word| ["queue", "directory", "spool", "cluster"].contains(word)) {
+            2
+        } else {
+            1
+        };
         let path: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with('-')).take(depth).collect();
         let help = Command::new(support::program()).args(&path).arg("--help").output().expect("it runs");
         let text = String::from_utf8_lossy(&help.stdout).into_owned();

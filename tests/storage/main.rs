@@ -8,6 +8,7 @@
 )]
 
 mod clock;
+mod cluster;
 mod crash;
 mod postgres;
 mod power;

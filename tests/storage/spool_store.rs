@@ -2,7 +2,7 @@
 //!
 //! A new store is added to [`fixture::STORES`] and has to pass everything here.
 
-mod fixture;
+pub(crate) mod fixture;
 mod journal;
 mod workload;
 

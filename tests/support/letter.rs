@@ -95,6 +95,7 @@ impl Letter {
             content: &self.content,
             fields: &|_, _| String::from_utf8(self.prefix.clone()).unwrap(),
             body,
+            is_ours: &|| true,
             place: None,
             recipients: recipients.collect(),
         };

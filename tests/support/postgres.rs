@@ -53,7 +53,7 @@ pub fn urls(servers: &[&Postgres]) -> String {
 impl Postgres {
     /// Makes a server below [`folder`] with an empty database `fingerpost` of the role `fingerpost`, and starts it.
     pub fn primary(folder: &Path) -> Self {
-        let mut primary = Self::prepare(folder);
+        let mut primary = Self::prepare(folder, free_port(Ipv4Addr::LOCALHOST));
         let mut initdb = as_server("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE, "-D"]);
         run(initdb.arg(primary.data()));
@@ -65,7 +65,12 @@ impl Postgres {
 
     /// Makes a standby of this server, starts it, and has this one's commits wait for it from now on, and for no other.
     pub fn standby(&self, folder: &Path) -> Self {
-        let mut standby = Self::prepare(folder);
+        self.standby_at(folder, free_port(Ipv4Addr::LOCALHOST))
+    }
+
+    /// The same on the port of a server that is gone, in place of which it stands.
+    pub fn standby_at(&self, folder: &Path, port: u16) -> Self {
+        let mut standby = Self::prepare(folder, port);
         let (port, name) = (self.port, standby.name.clone());
         let primary = format!("host=127.0.0.1 port={port} user={ROLE} application_name={name}");
         let mut copy = as_server("pg_basebackup");
@@ -154,6 +159,13 @@ impl Postgres {
         self.postmaster.take().expect("it runs").kill();
     }
 
+    /// The same, unless it is gone.
+    pub fn kill_if_running(&mut self) {
+        if self.postmaster.is_some() {
+            self.kill();
+        }
+    }
+
     /// None of its processes runs on, but the kernel still accepts connections.
     pub fn freeze(&self) {
         self.postmaster.as_ref().expect("it runs").freeze();
@@ -175,10 +187,10 @@ impl Postgres {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    fn prepare(parent: &Path) -> Self {
-        let port = free_port(Ipv4Addr::LOCALHOST);
+    fn prepare(parent: &Path, port: u16) -> Self {
         let name = format!("postgres_{port}");
         let folder = parent.join(&name);
+        let _ = fs::remove_dir_all(&folder); // of whoever had the port before
         fs::create_dir(&folder).expect("the folder is new");
         if is_root() {
             let (user, group) = account(SYSTEM_USER);

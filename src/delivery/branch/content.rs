@@ -32,6 +32,8 @@ const DOT_AT_LEAST: Duration = Duration::from_secs(120);
 
 const OUT_OF_TIME: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
+pub(crate) const NOT_OURS: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 0), "the other nodes have not heard of this one, and may send it");
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
@@ -50,6 +52,8 @@ pub(crate) struct Message<'a> {
     /// Our fields before the content.
     pub fields: &'a Fields<'a>,
     pub waits: Waits,
+    /// Whether its end may be sent: not where another node may have taken it over.
+    pub is_ours: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Who waits for the outcome.
@@ -86,6 +90,8 @@ enum Stopped {
     Standstill,
     /// The end of data would be too late for a reply.
     OutOfTime,
+    /// Another node may send it.
+    NotOurs,
 }
 
 impl Branch {
@@ -269,6 +275,9 @@ impl Branch {
         if last_dot.is_some_and(|last| Instant::now() > last) {
             return self.stopped(Stopped::OutOfTime).await;
         }
+        if !(message.is_ours)() {
+            return self.stopped(Stopped::NotOurs).await;
+        }
         checkout.end();
         match flush(checkout, lag, &self.pace, last_dot).await {
             Ok(took) => self.pace.took(took, lag.arrived()),
@@ -304,6 +313,7 @@ impl Branch {
             Stopped::LeftBehind(None) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND),
             Stopped::LeftBehind(Some(hole)) => Outcome::ours(Class::LeftToQueue, LEFT_BEHIND.saying(hole.to_string())),
             Stopped::Standstill => Outcome::ours(Class::Deferred, TOO_SLOW),
+            Stopped::NotOurs => Outcome::ours(Class::LeftToQueue, NOT_OURS),
             Stopped::OutOfTime => Outcome::ours(Class::LeftToQueue, OUT_OF_TIME),
             Stopped::Unreadable(error) => {
                 tracing::error!(alert = true, %error, "cannot read a message's content");

@@ -29,6 +29,8 @@ pub struct QueuedBranch<'a> {
     /// Our fields before the content.
     pub fields: &'a Fields<'a>,
     pub body: Stored,
+    /// Whether its end may be sent.
+    pub is_ours: &'a (dyn Fn() -> bool + Sync),
     /// Frees its slot in the queue.
     pub place: Option<Arc<GivesPlace>>,
     /// The recipients: the client's RCPT arguments, and the address in RCPT TO.
@@ -46,7 +48,15 @@ impl Outbound {
         let terms = Terms { ehlo: ehlo.clone(), smtp: smtp.clone() };
         let out = self.way_out(terms, connector, queued.next_hop_domain, Patience::of_queue(smtp), Applicant::QUEUE);
         let out = out.within(queued.reach).in_place(queued.place);
-        let message = Message { origin, sender, content, body: Body::File(queued.body), fields, waits: Waits::Nobody };
+        let message = Message {
+            origin,
+            sender,
+            content,
+            body: Body::File(queued.body),
+            fields,
+            waits: Waits::Nobody,
+            is_ours: queued.is_ours,
+        };
         for (at, outcome) in Branch::new(out).with(members).send(&message, &Lag::of(1)).await {
             outcomes[at] = outcome;
         }

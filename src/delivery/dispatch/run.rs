@@ -12,7 +12,7 @@ use super::settle::{AttemptOutcome, Attempted};
 use super::{QueueShared, commit, content, record};
 use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Reach};
-use crate::delivery::branch::QueuedBranch;
+use crate::delivery::branch::{NOT_OURS, QueuedBranch};
 use crate::delivery::concurrently::concurrently;
 use crate::delivery::maildir::{self, Letter};
 use crate::delivery::outcome::{Class, Outcome};
@@ -198,6 +198,7 @@ impl Sending<'_> {
             content: &entry.content,
             fields: &|connector, named| stamping::stamp(in_force, connector, identity, named),
             body,
+            is_ours: &|| shared.parts.spool.may_send(),
             place: Some(gives.clone()),
             recipients: recipients.collect(),
         };
@@ -208,6 +209,9 @@ impl Sending<'_> {
 
     async fn to_mailbox(&self, root: &Path, attempted: &Attempted) -> Outcome {
         let Self { shared, in_force, entry, .. } = *self;
+        if !shared.parts.spool.may_send() {
+            return Outcome::ours(Class::LeftToQueue, NOT_OURS);
+        }
         let body = match content::open(shared, entry).await {
             Ok(body) => body,
             Err(outcome) => return outcome,

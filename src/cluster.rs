@@ -1,0 +1,23 @@
+//! Several nodes with one queue: a spool in PostgreSQL (docs/cluster.md, DESIGN section 11).
+//!
+//! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
+//! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
+//! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
+//! mail of nodes that are gone), [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one
+//! look, for an operator).
+
+pub mod batch;
+mod committer;
+mod contents;
+pub mod database;
+pub mod epoch;
+pub mod ids;
+pub mod schema;
+mod spool;
+pub mod state;
+pub mod status;
+mod sweep;
+pub mod timelines;
+
+pub(crate) use epoch::{check_settings, has_standby_names};
+pub use spool::ClusterSpool;

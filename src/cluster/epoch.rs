@@ -1,0 +1,296 @@
+//! A node's life: it joins with an epoch of its own, shows with heartbeats that it lives, and ends when it leaves or
+//! when another node, which has not heard of it for [`SILENT`], deletes its epoch.
+//!
+//! A transaction that accepts mail or writes an outcome locks its epoch's row, so that after the row is gone nothing of
+//! this node is committed any more. What cannot be taken back, the end of a queued message's content, is bound by
+//! time instead: [`Pulse::may_send`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::database::{Connection, Database, DatabaseError};
+use super::ids::MOST_NODES;
+use super::spool::Shared;
+use super::{ids::Ids, schema};
+use crate::spool::condition::Takes;
+use crate::time::QueueTime;
+
+/// How often a node shows that it lives.
+pub const BEAT: Duration = Duration::from_secs(5);
+/// Who has seen no beat of a node for so long may end its epoch.
+pub const SILENT: Duration = Duration::from_secs(30);
+/// No queued message is sent to its end later than this after the last acknowledged heartbeat was sent.
+const SEND_WITHIN: Duration = Duration::from_secs(20);
+/// A clock that differs more from the database's would give other nodes wrong times.
+const CLOCK_OFF: Duration = Duration::from_secs(60);
+
+/// The time since the last acknowledged heartbeat, and the queue's time. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// When the last acknowledged heartbeat was sent: milliseconds of the clock that goes on while a machine is
+    /// suspended.
+    sent: AtomicU64,
+    start: Instant,
+    /// The queue's time at `start`, in seconds; it is set forward to that of nodes that are ahead.
+    age: AtomicU64,
+}
+
+impl Pulse {
+    fn new(sent: u64, age: u64) -> Self {
+        Self(Arc::new(Inner { sent: sent.into(), start: Instant::now(), age: age.into() }))
+    }
+
+    /// Whether a queued message may be sent to its end: no other node can have taken over its mail yet.
+    #[must_use]
+    pub fn may_send(&self) -> bool {
+        let since = boot_time().saturating_sub(self.0.sent.load(Ordering::SeqCst));
+        u128::from(since) < SEND_WITHIN.as_millis()
+    }
+
+    /// The queue's time, which all nodes share: it stands still while none lives.
+    #[must_use]
+    pub fn queue_time(&self) -> QueueTime {
+        QueueTime(self.0.age.load(Ordering::Relaxed) + self.0.start.elapsed().as_secs())
+    }
+
+    fn beaten(&self, sent: u64, age: u64) {
+        self.0.sent.fetch_max(sent, Ordering::SeqCst);
+        self.0.age.fetch_max(age.saturating_sub(self.0.start.elapsed().as_secs()), Ordering::Relaxed);
+    }
+}
+
+/// Milliseconds since the machine started, with the time that it was suspended.
+fn boot_time() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)
+}
+
+/// A node's epoch.
+pub struct Epoch {
+    pub id: i64,
+    pub node: u32,
+    pub ids: Ids,
+    pub pulse: Pulse,
+}
+
+impl Epoch {
+    /// Joins as the node of this name, with a new epoch. `mine`: the last epoch of this state folder, whose process is
+    /// known to have ended. Another epoch of this name is watched for [`SILENT`] and ended if it is silent.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; [`DatabaseError::Unfit`]: the schema, the database's settings, the clocks, or a living node of
+    /// the same name.
+    pub async fn join(
+        connection: &Connection,
+        name: &str,
+        configuration: &str,
+        mut mine: Option<i64>,
+    ) -> Result<Self, DatabaseError> {
+        schema::check(connection).await?;
+        check_settings(connection).await?;
+        let client = connection.client();
+        if let Some(mine) = mine {
+            terminate(connection, mine).await?;
+        }
+        loop {
+            let sent = boot_time();
+            client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
+            let number = node(connection, name).await?;
+            let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
+            let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
+            if let Some(other) = other.filter(|other| Some(*other) != mine) {
+                client.batch_execute("ROLLBACK").await?;
+                tracing::warn!(node = name, "a node of this name was alive: watching whether it is still");
+                if beats_within(connection, other, SILENT).await? {
+                    let text =
+                        format!("a node named {name} is running: give each node a name of its own, [cluster] node");
+                    return Err(DatabaseError::Unfit(text));
+                }
+                mine = Some(other);
+                continue;
+            }
+            client.execute("DELETE FROM fingerpost.heartbeat WHERE epoch = $1", &[&other]).await?;
+            client.execute("DELETE FROM fingerpost.epoch WHERE id = $1", &[&other]).await?;
+            let statement = "INSERT INTO fingerpost.epoch (node, version) VALUES ($1, $2) RETURNING id";
+            let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
+            let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
+            client.execute(statement, &[&id, &configuration]).await?;
+            let statement =
+                "SELECT (SELECT age FROM fingerpost.installation), reached FROM fingerpost.node WHERE number = $1";
+            let row = client.query_one(statement, &[&number]).await?;
+            let (age, reached): (i64, i64) = (row.get(0), row.get(1));
+            client.batch_execute("COMMIT").await?;
+            // Ids that were given out after the last heartbeat are skipped.
+            let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
+            let node = number.unsigned_abs();
+            return Ok(Self { id, node, ids: Ids::new(node, from), pulse: Pulse::new(sent, age.unsigned_abs()) });
+        }
+    }
+
+    /// Shows that the node lives.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Ended`]: the epoch is gone.
+    pub async fn beat(&self, connection: &Connection, configuration: &str) -> Result<(), DatabaseError> {
+        let sent = boot_time();
+        let (age, reached) = (self.pulse.queue_time().0.cast_signed(), self.ids.reached().cast_signed());
+        // The row itself decides: whoever ends the epoch removes it first.
+        let statement = "WITH beat AS (UPDATE fingerpost.heartbeat SET beats = beats + 1, configuration = $4 \
+                 WHERE epoch = $1 RETURNING epoch), \
+             reached AS (UPDATE fingerpost.node SET reached = greatest(reached, $3) WHERE number = \
+                 (SELECT node FROM fingerpost.epoch WHERE id = (SELECT epoch FROM beat))), \
+             age AS (UPDATE fingerpost.installation SET age = greatest(age, $2) RETURNING age) \
+             SELECT (SELECT age FROM age), (SELECT count(*) FROM beat)";
+        let row = connection.client().query_one(statement, &[&self.id, &age, &reached, &configuration]).await?;
+        let (age, living): (i64, i64) = (row.get(0), row.get(1));
+        if living == 0 {
+            return Err(DatabaseError::Ended);
+        }
+        self.pulse.beaten(sent, age.unsigned_abs());
+        Ok(())
+    }
+
+    /// Leaves: what the node still has is taken over at once.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn leave(&self, connection: &Connection) -> Result<(), DatabaseError> {
+        end(connection, self.id, None).await.map(drop)
+    }
+
+    /// Keeps beating; completes when the epoch has ended. The connection is opened anew when it breaks.
+    pub(super) async fn keep_beating(&self, database: &Database, node: &Shared) {
+        let mut connection: Option<Connection> = None;
+        let mut ticks = tokio::time::interval(BEAT);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_told = false;
+        loop {
+            ticks.tick().await;
+            let beaten = async {
+                if connection.as_ref().is_none_or(Connection::is_closed) {
+                    connection = Some(database.connect().await?);
+                }
+                match &connection {
+                    Some(connection) => self.beat(connection, &node.configuration()).await,
+                    None => Ok(()),
+                }
+            };
+            // A beat that hangs is given up with its connection.
+            let beaten = tokio::time::timeout(2 * BEAT, beaten).await;
+            match beaten.unwrap_or_else(|_| Err(DatabaseError::Away("a heartbeat hangs".into()))) {
+                Ok(()) => is_told = false,
+                Err(DatabaseError::Ended) => return,
+                Err(error) => {
+                    connection = None;
+                    node.takes(Takes::Nothing(error.to_string()));
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(alert = true, %error, "no heartbeat: another node takes over if this goes on");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ends an epoch: waits for its transactions that are committing, and lets no other begin. `beats`: only if it has shown
+/// no other since. Returns whether it has ended.
+pub(super) async fn end(connection: &Connection, epoch: i64, beats: Option<i64>) -> Result<bool, DatabaseError> {
+    let client = connection.client();
+    client.batch_execute("BEGIN").await?;
+    let statement = "DELETE FROM fingerpost.heartbeat WHERE epoch = $1 AND beats = coalesce($2, beats)";
+    if client.execute(statement, &[&epoch, &beats]).await? == 0 && beats.is_some() {
+        client.batch_execute("ROLLBACK").await?;
+        return Ok(false);
+    }
+    client.execute("DELETE FROM fingerpost.epoch WHERE id = $1", &[&epoch]).await?;
+    client.batch_execute("COMMIT").await?;
+    Ok(true)
+}
+
+/// Ends the sessions of a node, whose transactions would be waited for.
+pub(super) async fn terminate(connection: &Connection, epoch: i64) -> Result<(), DatabaseError> {
+    let statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
+    connection.client().query(statement, &[&super::database::application(epoch)]).await?;
+    Ok(())
+}
+
+/// Whether this epoch shows that it lives, watched for so long.
+async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -> Result<bool, DatabaseError> {
+    let statement = "SELECT beats FROM fingerpost.heartbeat WHERE epoch = $1";
+    let beats = || async {
+        let row = connection.client().query_opt(statement, &[&epoch]).await?;
+        Ok::<_, DatabaseError>(row.map(|row| row.get::<_, i64>(0)))
+    };
+    let (first, began) = (beats().await?, Instant::now());
+    while began.elapsed() < patience {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        match beats().await? {
+            None => return Ok(false), // somebody ended it
+            now if now != first => return Ok(true),
+            Some(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// The number of the node of this name, which is given out where the name is new.
+async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
+    let client = connection.client();
+    if let Some(row) = client.query_opt("SELECT number FROM fingerpost.node WHERE name = $1", &[&name]).await? {
+        return Ok(row.get(0));
+    }
+    let statement = "INSERT INTO fingerpost.node (number, name) \
+         SELECT coalesce(max(number) + 1, 0), $1 FROM fingerpost.node RETURNING number";
+    let number: i32 = client.query_one(statement, &[&name]).await?.get(0);
+    if number.unsigned_abs() > MOST_NODES {
+        return Err(DatabaseError::Unfit(format!("{MOST_NODES} node names were used: give nodes stable names")));
+    }
+    Ok(number)
+}
+
+/// Refuses databases that lose what they acknowledged, and clocks that are apart.
+pub(crate) async fn check_settings(connection: &Connection) -> Result<(), DatabaseError> {
+    let client = connection.client();
+    let statement = "SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_backend_pid(), \
+         extract(epoch FROM clock_timestamp())::float8, current_setting('server_version_num')::integer";
+    let row = client.query_one(statement, &[]).await?;
+    for (setting, at) in [("fsync", 0), ("full_page_writes", 1)] {
+        if row.get::<_, &str>(at) != "on" {
+            return Err(DatabaseError::Unfit(format!("{setting} is off: a power cut would lose mail; set it to on")));
+        }
+    }
+    let (backend, time, version): (i32, f64, i32) = (row.get(2), row.get(3), row.get(4));
+    if version < 130_000 {
+        return Err(DatabaseError::Unfit(format!("its version is {version}: Fingerpost needs PostgreSQL 13 or newer")));
+    }
+    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let apart = (ours.as_secs_f64() - time).abs();
+    if apart > CLOCK_OFF.as_secs_f64() {
+        return Err(DatabaseError::Unfit(format!(
+            "this clock and the database's are {apart:.0} s apart: use NTP on both"
+        )));
+    }
+    // A pooler in transaction mode gives each transaction another session.
+    let again: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+    let is_kept: bool =
+        client.query_one("SELECT current_setting('idle_in_transaction_session_timeout') = '30s'", &[]).await?.get(0);
+    if again != backend || !is_kept {
+        return Err(DatabaseError::Unfit(
+            "a pooler in transaction mode is in between: use session mode, or none".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether commits wait for a standby: `synchronous_standby_names` has one.
+pub(crate) async fn has_standby_names(connection: &Connection) -> Result<bool, DatabaseError> {
+    let statement = "SELECT current_setting('synchronous_standby_names')";
+    let row = connection.client().query_one(statement, &[]).await?;
+    Ok(!row.get::<_, &str>(0).trim().is_empty())
+}

@@ -1,0 +1,171 @@
+//! The tables, by number: each migration brings the schema from the number before to its own. Rows of `body` are
+//! inserted and deleted, never updated.
+
+use tokio_postgres::error::SqlState;
+
+use super::database::{Connection, DatabaseError};
+
+/// The number that this version writes. The schemas that it can work with are this one alone.
+pub const SCHEMA: i32 = 1;
+
+/// Migrations; the first makes number 1.
+const MIGRATIONS: [&str; SCHEMA as usize] = ["
+CREATE SCHEMA fingerpost;
+-- What exists once. age: the queue's time in seconds, which goes on only while a node lives.
+CREATE TABLE fingerpost.installation (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    schema integer NOT NULL,
+    age bigint NOT NULL,
+    timeline integer NOT NULL DEFAULT 0
+);
+INSERT INTO fingerpost.installation (schema, age) VALUES (1, extract(epoch FROM now())::bigint);
+-- Numbers are part of queue ids and never given out again. reached: milliseconds of its last id.
+CREATE TABLE fingerpost.node (
+    number integer PRIMARY KEY CHECK (number BETWEEN 0 AND 1023),
+    name text NOT NULL UNIQUE,
+    reached bigint NOT NULL DEFAULT 0
+);
+-- A node's life from a start to its end. Whoever ends it deletes the row; transactions of the node lock it.
+CREATE TABLE fingerpost.epoch (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    node integer NOT NULL UNIQUE REFERENCES fingerpost.node (number),
+    version text NOT NULL,
+    began timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE fingerpost.heartbeat (
+    epoch bigint PRIMARY KEY,
+    beats bigint NOT NULL DEFAULT 0,
+    configuration text NOT NULL
+) WITH (fillfactor = 50);
+-- A transaction's key. void: it must never commit.
+CREATE TABLE fingerpost.batch (
+    key bytea PRIMARY KEY,
+    epoch bigint NOT NULL,
+    void boolean NOT NULL DEFAULT false
+);
+-- One row a queued message; entry: its envelope and state, as the spool's records have it in that format; sum: CRC-32C
+-- of its content.
+CREATE TABLE fingerpost.queue (
+    id bigint PRIMARY KEY,
+    epoch bigint NOT NULL,
+    format smallint NOT NULL,
+    entry bytea NOT NULL,
+    sum bigint NOT NULL
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 10000,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX queue_of_epoch ON fingerpost.queue (epoch, id);
+-- Contents, in pieces of 256 KiB.
+CREATE TABLE fingerpost.body (
+    id bigint NOT NULL,
+    piece integer NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (id, piece)
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE fingerpost.body ALTER COLUMN content SET STORAGE EXTERNAL;
+-- Large contents whose message is not there yet.
+CREATE TABLE fingerpost.upload (
+    id bigint PRIMARY KEY,
+    epoch bigint NOT NULL
+);
+"];
+
+/// What `init` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    New,
+    /// From this number.
+    Upgraded(i32),
+    AlreadyThere,
+}
+
+/// The schema's number; `None`: there is none.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn number(connection: &Connection) -> Result<Option<i32>, DatabaseError> {
+    let row = connection.client().query_opt("SELECT schema FROM fingerpost.installation", &[]).await;
+    match row {
+        Ok(row) => Ok(row.map(|row| row.get(0))),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_missing(error: &tokio_postgres::Error) -> bool {
+    [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::INVALID_SCHEMA_NAME)].contains(&error.code())
+}
+
+/// Makes the schema, or upgrades it, in one transaction.
+///
+/// # Errors
+/// [`DatabaseError`]; [`DatabaseError::Unfit`] where nodes of an older version live, or the schema is too new.
+pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
+    let client = connection.client();
+    // One at a time: two administrators may do it at once.
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost schema'))").await?;
+    let found = number_or_none(connection).await?;
+    let from = found.unwrap_or_default();
+    if from > SCHEMA {
+        return Err(too_new(from));
+    }
+    if from > 0 && from < SCHEMA {
+        let living: i64 = client.query_one("SELECT count(*) FROM fingerpost.epoch", &[]).await?.get(0);
+        if living > 0 {
+            return Err(DatabaseError::Unfit(format!(
+                "{living} nodes of an older version are running: stop them (`fingerpost cluster status` names them)"
+            )));
+        }
+    }
+    for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > from) {
+        client.batch_execute(migration).await?;
+        client.execute("UPDATE fingerpost.installation SET schema = $1", &[&number]).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(match found {
+        None => Made::New,
+        Some(SCHEMA) => Made::AlreadyThere,
+        Some(from) => Made::Upgraded(from),
+    })
+}
+
+/// As [`number`], where a missing table must not end the transaction.
+async fn number_or_none(connection: &Connection) -> Result<Option<i32>, DatabaseError> {
+    let there = "SELECT to_regclass('fingerpost.installation') IS NOT NULL";
+    let is_there: bool = connection.client().query_one(there, &[]).await?.get(0);
+    if is_there { number(connection).await } else { Ok(None) }
+}
+
+/// The schema is what this version works with.
+///
+/// # Errors
+/// [`DatabaseError::Unfit`] with what to do.
+pub async fn check(connection: &Connection) -> Result<(), DatabaseError> {
+    match number(connection).await? {
+        Some(SCHEMA) => Ok(()),
+        None => Err(no_tables()),
+        Some(number) if number > SCHEMA => Err(too_new(number)),
+        Some(number) => Err(DatabaseError::Unfit(format!(
+            "its schema is number {number}, this version needs {SCHEMA}: run `fingerpost cluster init`"
+        ))),
+    }
+}
+
+/// The schema's number, where this version can at least read it: an older one is for `init` to upgrade.
+///
+/// # Errors
+/// [`DatabaseError::Unfit`] with what to do.
+pub async fn readable(connection: &Connection) -> Result<i32, DatabaseError> {
+    match number(connection).await? {
+        Some(number) if number <= SCHEMA => Ok(number),
+        Some(number) => Err(too_new(number)),
+        None => Err(no_tables()),
+    }
+}
+
+fn no_tables() -> DatabaseError {
+    DatabaseError::Unfit("it has no tables of Fingerpost: run `fingerpost cluster init`".into())
+}
+
+fn too_new(number: i32) -> DatabaseError {
+    DatabaseError::Unfit(format!("its schema is number {number}, this version knows {SCHEMA}: install a newer one"))
+}

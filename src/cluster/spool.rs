@@ -1,0 +1,327 @@
+//! The spool of a node in a cluster: [`Spool`] on the shared database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
+
+use super::batch;
+use super::committer::{Committer, Job, Uploads};
+use super::contents::{self, Remote};
+use super::database::{Database, DatabaseError, Pool};
+use super::epoch::Epoch;
+use super::ids::to_sql;
+use super::state::OwnMail;
+use super::sweep::Sweep;
+use crate::config::{Cluster, Standby};
+use crate::message::queue_id::QueueId;
+use crate::metrics::Metrics;
+use crate::spool::condition::{Condition, Takes};
+use crate::spool::content_cache::ContentCache;
+use crate::spool::entry::outline::Outlines;
+use crate::spool::entry::{Entry, Record};
+use crate::spool::{BlobDraft, Committed, Draft, NodeFolder, Spool, SpoolError, Stored};
+use crate::time::QueueTime;
+
+/// Where the committer answers.
+type Answer = oneshot::Receiver<Result<(), SpoolError>>;
+
+fn stopped() -> SpoolError {
+    SpoolError::Io("this node has left the cluster: it starts again".into())
+}
+
+/// How long the last transactions may take at the end.
+const LEAVING: Duration = Duration::from_secs(10);
+/// A caller hears after so long that his mail is not accepted.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Connections for committing, heartbeats and the sweep; the others read.
+const OWN_CONNECTIONS: usize = 3;
+
+/// What the tasks share.
+pub(super) struct Shared {
+    pub(super) epoch: Epoch,
+    pub(super) standby: Standby,
+    pub(super) metrics: Metrics,
+    pub(super) mail: Mutex<Mail>,
+    /// Large contents in the database whose messages were not accepted: the next transaction removes them.
+    pub(super) abandoned: Mutex<Vec<QueueId>>,
+    /// The digest of the configuration in force.
+    configuration: Mutex<String>,
+    condition: Condition,
+    ended: AtomicBool,
+}
+
+/// This node's mail.
+#[derive(Default)]
+pub(super) struct Mail {
+    pub(super) own: OwnMail,
+    pub(super) fresh: ContentCache,
+}
+
+impl Shared {
+    pub(super) fn takes(&self, takes: Takes) {
+        self.condition.set_takes(takes, &self.metrics);
+    }
+
+    pub(super) fn configuration(&self) -> String {
+        self.configuration.lock().clone()
+    }
+
+    pub(super) fn takes_records(&self) -> bool {
+        self.condition.takes_records()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The epoch has ended: the program has to start again, with a new one.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.takes(Takes::NothingMore(DatabaseError::Ended.to_string()));
+    }
+}
+
+/// Ends the node with the task that holds it, also when that panics.
+pub(super) struct EndsWith(pub(super) Arc<Shared>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The spool of one node. Its tasks end with it.
+pub struct ClusterSpool {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    database: Database,
+    /// Nothing more is committed once it is gone.
+    jobs: Mutex<Option<UnboundedSender<Job>>>,
+    handle: Handle,
+    folder: NodeFolder,
+    adopted: Mutex<Option<UnboundedReceiver<Outlines>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl ClusterSpool {
+    /// Joins the cluster. `folder`: this node's own, for content that is being received. `configuration`: its digest.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] with what to do.
+    pub async fn open(
+        cluster: &Cluster,
+        folder: PathBuf,
+        configuration: &str,
+        metrics: Metrics,
+    ) -> Result<Self, SpoolError> {
+        let folder = NodeFolder::open(folder)?;
+        let database =
+            Database::new(cluster).map_err(|error| SpoolError::Io(format!("[cluster] database: {error}")))?;
+        database.timelines().keep_in(&folder.file("timeline"));
+        let cannot = |error: DatabaseError| SpoolError::Io(error.to_string());
+        let connection = database.connect().await.map_err(cannot)?;
+        let epoch = Epoch::join(&connection, &cluster.node, configuration, folder.epoch()).await.map_err(cannot)?;
+        folder.save_epoch(epoch.id)?;
+        drop(connection);
+        let database = database.of_epoch(epoch.id);
+        let shared = Arc::new(Shared {
+            epoch,
+            standby: cluster.standby,
+            metrics: metrics.clone(),
+            mail: Mutex::default(),
+            abandoned: Mutex::default(),
+            configuration: Mutex::new(configuration.to_owned()),
+            condition: Condition::default(),
+            ended: AtomicBool::new(false),
+        });
+        metrics.cluster_without_standby.with_label_values::<&str>(&[]).set(0);
+        let readers = cluster.connections.saturating_sub(OWN_CONNECTIONS).max(1);
+        let pool = Arc::new(Pool::new(database.clone(), readers));
+        let (jobs, to_commit) = unbounded_channel();
+        let (adopting, adopted) = unbounded_channel();
+        let (beating, beats) = (shared.clone(), database.clone());
+        let committer = tokio::spawn(Committer::new(shared.clone(), database.clone()).run(to_commit));
+        let tasks = vec![
+            tokio::spawn(Sweep::new(shared.clone(), database.clone(), adopting).run()),
+            tokio::spawn(async move {
+                beating.epoch.keep_beating(&beats, &beating).await;
+                beating.end();
+            }),
+        ];
+        Ok(Self {
+            shared,
+            pool,
+            database,
+            jobs: Mutex::new(Some(jobs)),
+            handle: Handle::current(),
+            folder,
+            adopted: Mutex::new(Some(adopted)),
+            committer: Mutex::new(Some(committer)),
+            tasks,
+        })
+    }
+
+    /// Mail that this node takes over, for the queue. Only the first call returns it.
+    pub fn adopted(&self) -> Option<UnboundedReceiver<Outlines>> {
+        self.adopted.lock().take()
+    }
+
+    /// Another configuration is in force, with this digest.
+    pub fn set_configuration(&self, digest: String) {
+        *self.shared.configuration.lock() = digest;
+    }
+
+    /// Leaves the cluster: other nodes take over at once what is left. What was submitted before is committed first.
+    pub async fn leave(&self) {
+        self.jobs.lock().take();
+        let committer = self.committer.lock().take();
+        if let Some(committer) = committer
+            && tokio::time::timeout(LEAVING, committer).await.is_err()
+        {
+            tracing::warn!("the last outcomes cannot be written: their mail may arrive twice");
+        }
+        self.shared.end();
+        let left = async {
+            let connection = self.database.connect().await?;
+            self.shared.epoch.leave(&connection).await
+        };
+        let left = tokio::time::timeout(LEAVING, left).await;
+        if let Err(error) = left.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into()))) {
+            tracing::warn!(%error, "cannot leave the cluster: what is left is taken over later");
+        }
+    }
+
+    /// Hands a record to the committer; returns where the answer comes.
+    async fn submit(&self, record: Record) -> Result<Answer, SpoolError> {
+        let mut uploads = Uploads { shared: self.shared.clone(), ids: Vec::new() };
+        let mut sums = Vec::with_capacity(record.accepted.len());
+        for (draft, entry) in &record.accepted {
+            if draft.id() != entry.id || draft.size() != entry.content.size {
+                let text =
+                    format!("{} is to be {} octets, its content has {}", entry.id, entry.content.size, draft.size());
+                return Err(SpoolError::Io(text));
+            }
+            sums.push(draft.sum());
+            if let Draft::Blob(_) = draft {
+                uploads.ids.push(entry.id);
+                let uploaded = contents::upload(&self.pool, self.shared.epoch.id, entry.id, &draft.stored()).await;
+                uploaded.map_err(|error| SpoolError::Io(error.to_string()))?;
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        let sent =
+            self.jobs.lock().as_ref().is_some_and(|jobs| jobs.send(Job { record, sums, uploads, answer }).is_ok());
+        if sent { Ok(answered) } else { Err(stopped()) }
+    }
+
+    async fn read(&self, id: QueueId) -> Result<Option<Entry>, DatabaseError> {
+        let pooled = self.pool.get().await?;
+        let statement = "SELECT format, entry FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
+        let (id_there, epoch) = (to_sql(id), self.shared.epoch.id);
+        let row = async { Ok(pooled.client().query_opt(statement, &[&id_there, &epoch]).await?) };
+        let row = pooled.connection().while_believed(row).await?;
+        pooled.give_back().await;
+        let mut mail = self.shared.mail.lock();
+        let Some(row) = row else {
+            mail.own.remove(id); // its last node has delivered it after all
+            return Ok(None);
+        };
+        let entry = batch::entry(row.get(0), row.get(1))?;
+        mail.own.narrow(&entry);
+        Ok(Some(entry))
+    }
+}
+
+impl Spool for ClusterSpool {
+    fn new_id(&self) -> QueueId {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.shared.epoch.ids.next(u64::try_from(now.as_millis()).unwrap_or_default())
+    }
+
+    fn queue_time(&self) -> QueueTime {
+        self.shared.epoch.pulse.queue_time()
+    }
+
+    fn create_as(&self, id: QueueId) -> Result<BlobDraft, SpoolError> {
+        self.folder.draft(id)
+    }
+
+    fn commit(&self, record: Record) -> Committed<'_> {
+        Box::pin(async move {
+            if record.accepted.is_empty() && record.changes.is_empty() {
+                return Ok(());
+            }
+            // Outcomes, and reports with them, are waited for: they are written again where that fails.
+            let patience = if record.changes.is_empty() { PATIENCE } else { Duration::MAX };
+            let until = tokio::time::Instant::now().checked_add(patience);
+            let slow = || SpoolError::Io(format!("the database did not answer within {PATIENCE:?}"));
+            let Some(until) = until else { return self.submit(record).await?.await.map_err(|_| stopped())? };
+            let mut answered = timeout_at(until, self.submit(record)).await.map_err(|_| slow())??;
+            match timeout_at(until, &mut answered).await {
+                Ok(answer) => answer.map_err(|_| stopped())?,
+                Err(_) => {
+                    // An answer that comes in this moment counts, or the committer sees that nobody waits.
+                    answered.close();
+                    answered.try_recv().unwrap_or_else(|_| Err(slow()))
+                }
+            }
+        })
+    }
+
+    fn entry(&self, id: QueueId) -> Result<Option<Entry>, SpoolError> {
+        let read = tokio::task::block_in_place(|| self.handle.block_on(self.read(id)));
+        read.map_err(|error| SpoolError::Io(error.to_string()))
+    }
+
+    fn ids_after(&self, id: Option<QueueId>, most: usize) -> Vec<QueueId> {
+        self.shared.mail.lock().own.ids_after(id, most)
+    }
+
+    fn open_recipients(&self, id: QueueId) -> Vec<usize> {
+        let mail = self.shared.mail.lock();
+        mail.own.get(id).map(|owned| owned.open.iter().map(|at| *at as usize).collect()).unwrap_or_default()
+    }
+
+    fn live_messages(&self) -> usize {
+        self.shared.mail.lock().own.len()
+    }
+
+    fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
+        let mut mail = self.shared.mail.lock();
+        if let Some(content) = mail.fresh.take(id) {
+            return Ok(Stored::memory(content));
+        }
+        let Some(owned) = mail.own.get(id) else {
+            return Err(SpoolError::Io(format!("{id} is not a message of this node")));
+        };
+        let remote = Remote { id, pool: self.pool.clone(), handle: self.handle.clone() };
+        Ok(Stored::elsewhere(Arc::new(remote), owned.size, owned.sum))
+    }
+
+    fn condition(&self) -> Condition {
+        self.shared.condition.clone()
+    }
+
+    fn may_send(&self) -> bool {
+        self.shared.epoch.pulse.may_send() && !self.shared.has_ended()
+    }
+
+    fn recovered(&self) -> Outlines {
+        Outlines::default() // its mail of before is taken over as that of any node that is gone
+    }
+}
+
+impl Drop for ClusterSpool {
+    fn drop(&mut self) {
+        self.tasks.iter().chain(&*self.committer.lock()).for_each(JoinHandle::abort);
+    }
+}

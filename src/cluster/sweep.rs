@@ -1,0 +1,174 @@
+//! The standing sweep: ends epochs of nodes that are silent, and takes over the mail that belongs to no living epoch.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_postgres::Row;
+
+use super::batch;
+use super::database::{Connection, Database, DatabaseError};
+use super::epoch::{self, BEAT, SILENT};
+use super::ids::from_sql;
+use super::spool::{EndsWith, Shared};
+use crate::spool::entry::outline::Outlines;
+
+/// The most messages that are taken over in one transaction.
+const MOST: i64 = 500;
+
+/// What this node has seen of another's heartbeats.
+struct Seen {
+    beats: i64,
+    since: Instant,
+}
+
+/// The task. It begins anew what it has seen whenever it has lost the database meanwhile.
+pub(super) struct Sweep {
+    shared: Arc<Shared>,
+    database: Database,
+    adopted: UnboundedSender<Outlines>,
+    seen: HashMap<i64, Seen>,
+    /// Rows of a transaction whose outcome is not known: they may be ours.
+    in_doubt: Vec<Row>,
+}
+
+impl Sweep {
+    pub(super) fn new(shared: Arc<Shared>, database: Database, adopted: UnboundedSender<Outlines>) -> Self {
+        Self { shared, database, adopted, seen: HashMap::new(), in_doubt: Vec::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        let _ends = EndsWith(self.shared.clone());
+        let mut connection: Option<Connection> = None;
+        let mut ticks = tokio::time::interval(BEAT);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.shared.has_ended() {
+            ticks.tick().await;
+            let swept = async {
+                let open = match connection.take().filter(|connection| !connection.is_closed()) {
+                    Some(open) => open,
+                    None => {
+                        self.seen.clear();
+                        self.database.connect().await?
+                    }
+                };
+                let swept = async {
+                    self.watch(&open).await?;
+                    while self.take_over(&open).await? {}
+                    clean(&open).await
+                };
+                open.while_believed(swept).await?;
+                Ok::<_, DatabaseError>(open)
+            };
+            match swept.await {
+                Ok(open) => connection = Some(open),
+                Err(error) => tracing::debug!(%error, "the mail of other nodes cannot be looked after"),
+            }
+        }
+    }
+
+    /// Looks at the other nodes' heartbeats, and ends the epochs of those that are silent.
+    async fn watch(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        let rows = connection.client().query("SELECT epoch, beats FROM fingerpost.heartbeat", &[]).await?;
+        let now = Instant::now();
+        let beats: HashMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        self.seen.retain(|epoch, _| beats.contains_key(epoch));
+        for (epoch, beats) in beats.into_iter().filter(|(epoch, _)| *epoch != self.shared.epoch.id) {
+            let seen = self.seen.entry(epoch).or_insert(Seen { beats, since: now });
+            if seen.beats != beats {
+                *seen = Seen { beats, since: now };
+            }
+            if now.duration_since(seen.since) >= SILENT {
+                tracing::warn!(alert = true, epoch, "a node was not heard of for {SILENT:?}: its mail is taken over");
+                epoch::terminate(connection, epoch).await?;
+                self.seen.remove(&epoch);
+                if epoch::end(connection, epoch, Some(beats)).await? {
+                    self.shared.metrics.cluster_takeovers.with_label_values::<&str>(&[]).inc();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over some messages of epochs that have ended; whether there may be more.
+    async fn take_over(&mut self, connection: &Connection) -> Result<bool, DatabaseError> {
+        let client = connection.client();
+        self.settle(connection).await?;
+        client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
+        let mine = self.shared.epoch.id;
+        let own = client.query_opt("SELECT 1 FROM fingerpost.epoch WHERE id = $1 FOR KEY SHARE", &[&mine]).await?;
+        if own.is_none() {
+            client.batch_execute("ROLLBACK").await?;
+            return Err(DatabaseError::Ended);
+        }
+        // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile.
+        let statement = "SELECT DISTINCT epoch FROM fingerpost.queue \
+             WHERE epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
+        let gone: Vec<i64> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
+                SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \
+             RETURNING id, format, entry, sum";
+        self.in_doubt = client.query(statement, &[&mine, &MOST, &gone]).await?;
+        let warnings = connection.warnings();
+        client.batch_execute("COMMIT").await?;
+        if connection.warnings() != warnings {
+            return Err(DatabaseError::Away("the wait for the standby was cancelled".into()));
+        }
+        let rows = std::mem::take(&mut self.in_doubt);
+        self.adopt(&rows);
+        Ok(rows.len() == usize::try_from(MOST).unwrap_or_default())
+    }
+
+    /// Adopts what a transaction took over whose outcome was not known: the rows that are ours now. Waits for it if it is
+    /// still committing.
+    async fn settle(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        if self.in_doubt.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = self.in_doubt.iter().map(|row| row.get(0)).collect();
+        let statement = "SELECT id FROM fingerpost.queue WHERE id = ANY ($1) AND epoch = $2 FOR UPDATE";
+        let ours = connection.client().query(statement, &[&ids, &self.shared.epoch.id]).await?;
+        let ours: HashSet<i64> = ours.iter().map(|row| row.get(0)).collect();
+        let mut rows = std::mem::take(&mut self.in_doubt);
+        rows.retain(|row| ours.contains(&row.get(0)));
+        self.adopt(&rows);
+        Ok(())
+    }
+
+    fn adopt(&self, rows: &[Row]) {
+        if rows.is_empty() {
+            return;
+        }
+        let mut outlines = Outlines::default();
+        let mut mail = self.shared.mail.lock();
+        for row in rows {
+            match batch::entry(row.get(1), row.get(2)) {
+                Ok(entry) => {
+                    mail.own.insert(&entry, u32::try_from(row.get::<_, i64>(3)).unwrap_or_default());
+                    outlines.insert(&entry);
+                }
+                Err(error) => {
+                    let queue_id = from_sql(row.get(0));
+                    tracing::error!(alert = true, %queue_id, %error, "a message cannot be read: it stays in the database");
+                }
+            }
+        }
+        drop(mail);
+        tracing::info!(messages = rows.len(), "took over mail of a node that is gone");
+        let _ = self.adopted.send(outlines); // the program ends
+    }
+}
+
+/// Removes what epochs that have ended left: keys of batches, and parts of large contents.
+async fn clean(connection: &Connection) -> Result<(), DatabaseError> {
+    let gone = "epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
+    let client = connection.client();
+    client.execute(&format!("DELETE FROM fingerpost.batch WHERE {gone}"), &[]).await?;
+    let statement = format!(
+        "WITH gone AS (DELETE FROM fingerpost.upload WHERE {gone} RETURNING id) \
+         DELETE FROM fingerpost.body b USING gone WHERE b.id = gone.id"
+    );
+    client.execute(&statement, &[]).await?;
+    Ok(())
+}

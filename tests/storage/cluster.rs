@@ -1,0 +1,274 @@
+//! Several nodes with one queue in a real PostgreSQL with a synchronous standby.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fingerpost::cluster::ClusterSpool;
+use fingerpost::cluster::database::Database;
+use fingerpost::cluster::schema::{self, Made};
+use fingerpost::config::{Cluster, Standby};
+use fingerpost::message::queue_id::QueueId;
+use fingerpost::metrics::Metrics;
+use fingerpost::smtp::envelope::{Origin, Relay};
+use fingerpost::spool::entry::{Change, Entry, RecipientState, Record, Waiting};
+use fingerpost::spool::{Draft, Spool};
+use fingerpost::time::UnixTime;
+use support::postgres::{self, Postgres};
+
+use super::spool_store::fixture::{LARGE, accepted, change, content, delivered, message};
+
+mod rounds;
+
+/// A primary, its standby, and a database in them.
+struct Setup {
+    primary: Postgres,
+    standby: Postgres,
+    nodes: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn start() -> Self {
+        let folder = postgres::folder();
+        let primary = Postgres::primary(folder.path());
+        let standby = primary.standby(folder.path());
+        Self { primary, standby, nodes: tempfile::tempdir().unwrap(), _folder: folder }
+    }
+
+    fn cluster(&self, node: &str, standby: Standby) -> Cluster {
+        Cluster {
+            database: format!("{}?sslmode=disable", postgres::urls(&[&self.primary, &self.standby])),
+            password_file: None,
+            ca: None,
+            node: node.to_owned(),
+            connections: 5,
+            standby,
+        }
+    }
+
+    async fn init(&self) -> Made {
+        let database = Database::new(&self.cluster("a", Standby::Required)).unwrap();
+        schema::init(&database.connect().await.unwrap()).await.unwrap()
+    }
+
+    async fn node(&self, name: &str) -> Arc<ClusterSpool> {
+        let opened = self.open(name, Standby::Required).await;
+        Arc::new(opened.unwrap())
+    }
+
+    async fn open(&self, name: &str, standby: Standby) -> Result<ClusterSpool, String> {
+        let folder = self.nodes.path().join(name);
+        let opened = ClusterSpool::open(&self.cluster(name, standby), folder, "digest", Metrics::new()).await;
+        opened.map_err(|error| error.to_string())
+    }
+
+    /// Rows of a table.
+    fn rows(&self, table: &str) -> usize {
+        self.primary.sql(&format!("SELECT count(*) FROM fingerpost.{table}")).parse().unwrap()
+    }
+}
+
+/// A client's mail.
+fn mail(spool: &dyn Spool, size: u64, recipients: usize) -> (Draft, Entry) {
+    let (draft, mut entry) = message(spool, size, recipients);
+    entry.origin = Origin { relay: Relay::AcceptedDomains, ..Origin::report() };
+    (draft, entry)
+}
+
+fn deferred(id: QueueId, recipient: usize) -> Change {
+    let waiting = Waiting { attempts: 1, next_attempt: UnixTime(1_900_000_000), ..Waiting::default() };
+    change(id, recipient, RecipientState::Waiting(waiting))
+}
+
+async fn read(spool: &Arc<ClusterSpool>, id: QueueId) -> Vec<u8> {
+    let stored = spool.open(id).unwrap();
+    tokio::task::spawn_blocking(move || stored.whole().unwrap()).await.unwrap()
+}
+
+async fn entry_of(spool: &Arc<ClusterSpool>, id: QueueId) -> Option<Entry> {
+    let spool = spool.clone();
+    tokio::task::spawn_blocking(move || spool.entry(id).unwrap()).await.unwrap()
+}
+
+/// Asks until it holds.
+async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_in_the_database_is_a_spool() {
+    let setup = Setup::start();
+    let refused = setup.open("a", Standby::Required).await.err().unwrap();
+    assert!(refused.contains("cluster init"), "{refused}");
+    assert_eq!((setup.init().await, setup.init().await), (Made::New, Made::AlreadyThere));
+    let spool = setup.node("a").await;
+
+    // What is accepted is there, small or large, and is read from memory and from the database.
+    let (small, large) = (mail(&*spool, 5_000, 3), mail(&*spool, 3 * LARGE + 17, 1));
+    let (first, second) = (small.1.clone(), large.1.clone());
+    spool.commit(accepted(vec![small, large])).await.unwrap();
+    assert_eq!((spool.live_messages(), spool.ids_after(None, 9)), (2, vec![first.id, second.id]));
+    for entry in [&first, &second] {
+        assert_eq!(entry_of(&spool, entry.id).await.as_ref(), Some(entry));
+        for _ in 0..2 {
+            assert!(read(&spool, entry.id).await == content(entry.id, entry.content.size), "{}", entry.id);
+        }
+    }
+    let mut pieces = Vec::new();
+    let stored = spool.open(second.id).unwrap();
+    let mut each = stored.in_pieces(second.content.size);
+    while let Some(piece) = each.next(100_000).await.unwrap() {
+        pieces.extend_from_slice(&piece);
+    }
+    assert!(pieces == content(second.id, second.content.size));
+
+    // Outcomes: some of a message, then all.
+    let changes = vec![delivered(first.id, 1), deferred(first.id, 0), delivered(second.id, 0)];
+    spool.commit(Record { accepted: Vec::new(), changes: changes.clone() }).await.unwrap();
+    let mut expected = first.clone();
+    changes.iter().filter(|change| change.id == first.id).for_each(|change| expected.apply(change));
+    assert_eq!(entry_of(&spool, first.id).await, Some(expected));
+    assert_eq!(spool.open_recipients(first.id), [0, 2]);
+    assert_eq!((entry_of(&spool, second.id).await, spool.live_messages()), (None, 1));
+    assert_eq!((setup.rows("queue"), setup.rows("body"), setup.rows("upload")), (1, 1, 0));
+    let changes = vec![delivered(first.id, 0), delivered(first.id, 2), delivered(first.id, 1)];
+    spool.commit(Record { accepted: Vec::new(), changes }).await.unwrap();
+    assert_eq!((setup.rows("queue"), setup.rows("body"), spool.live_messages()), (0, 0, 0));
+
+    // Many at once share transactions.
+    let before: u64 = commits(&setup);
+    let all: Vec<_> = (0..400).map(|_| mail(&*spool, 2_000, 1)).collect();
+    let commits_of = all.into_iter().map(|mail| spool.commit(accepted(vec![mail])));
+    assert!(futures_util::future::join_all(commits_of).await.iter().all(Result::is_ok));
+    assert_eq!(setup.rows("queue"), 400);
+    let took = commits(&setup) - before;
+    assert!(took < 100, "{took} transactions");
+
+    // Without a standby nothing is accepted, unless that is allowed.
+    setup.primary.set("synchronous_standby_names", "");
+    let error = spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.unwrap_err().to_string();
+    assert!(error.contains("synchronous_standby_names"), "{error}");
+    assert!(!spool.condition().takes_records());
+    let alone = setup.open("alone", Standby::Preferred).await.unwrap();
+    alone.commit(accepted(vec![mail(&alone, 9, 1)])).await.unwrap();
+    alone.leave().await;
+    setup.primary.set("synchronous_standby_names", setup.standby.name());
+    spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.unwrap();
+    assert!(spool.condition().takes_records());
+}
+
+fn commits(setup: &Setup) -> u64 {
+    // Every accepting transaction leaves one key, which the next removes: the newest transaction number counts them.
+    setup.primary.sql("SELECT txid_snapshot_xmax(txid_current_snapshot())").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_of_a_node_that_is_gone_is_taken_over_and_nothing_of_it_is_written_any_more() {
+    let setup = Setup::start();
+    setup.init().await;
+    let (first, second) = (setup.node("a").await, setup.node("b").await);
+    let mut adopted = second.adopted().unwrap();
+    let (draft, entry) = mail(&*first, 5_000, 2);
+    first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
+    assert_eq!((entry_of(&second, entry.id).await, second.live_messages()), (None, 0), "only its own node has it");
+
+    // Its epoch is ended, as another node does that has not heard of it.
+    setup
+        .primary
+        .sql("DELETE FROM fingerpost.epoch WHERE node = (SELECT number FROM fingerpost.node WHERE name = 'a')");
+    let error = first.commit(accepted(vec![mail(&*first, 9, 1)])).await.unwrap_err().to_string();
+    assert!(error.contains("taken over"), "{error}");
+    assert!(!first.may_send());
+    let ended = tokio::time::timeout(Duration::from_secs(1), first.condition().ended()).await.unwrap();
+    assert!(ended.contains("taken over"), "{ended}");
+    let outlines = tokio::time::timeout(Duration::from_secs(20), adopted.recv()).await.unwrap().unwrap();
+    assert_eq!(outlines.map(|outline| outline.id).collect::<Vec<_>>(), [entry.id]);
+    assert!(second.may_send());
+    assert!(read(&second, entry.id).await == content(entry.id, 5_000));
+    let changes = vec![delivered(entry.id, 0), delivered(entry.id, 1)];
+    second.commit(Record { accepted: Vec::new(), changes }).await.unwrap();
+    assert_eq!(setup.rows("queue"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_counts_also_after_the_end_of_an_epoch() {
+    let setup = Setup::start();
+    setup.init().await;
+    let first = setup.node("a").await;
+    let (draft, entry) = mail(&*first, 100, 2);
+    first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
+    setup.primary.sql("DELETE FROM fingerpost.epoch");
+    let changes = vec![delivered(entry.id, 0), deferred(entry.id, 1)];
+    first.commit(Record { accepted: Vec::new(), changes }).await.unwrap(); // it is not to be written again
+    let second = setup.node("b").await;
+    eventually("it is taken over", Duration::from_secs(20), || second.live_messages() == 1).await;
+    assert_eq!(second.open_recipients(entry.id), [1]);
+    let entry = entry_of(&second, entry.id).await.unwrap();
+    assert_eq!(entry.recipients[1].state.attempts(), 0, "the other outcome does not count");
+}
+
+/// Whatever becomes of the primary, the outcome of a transaction is found out, and no client's mail is both refused and
+/// delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_outcome_is_unknown_is_asked_about() {
+    let mut setup = Setup::start();
+    setup.init().await;
+    let spool = setup.node("a").await;
+    spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.unwrap();
+
+    // The wait for the standby is cancelled: PostgreSQL calls that a success.
+    setup.standby.freeze();
+    let waiting = tokio::spawn({
+        let spool = spool.clone();
+        async move { spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually("it waits", Duration::from_secs(20), || setup.primary.sql(waits) == "1").await;
+    setup.primary.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    setup.standby.thaw();
+    assert!(waiting.await.unwrap().is_err());
+    assert_eq!((setup.rows("queue"), spool.live_messages()), (1, 1), "its client has it");
+
+    // The primary dies while it waits; the standby, which does not have it, becomes the primary.
+    setup.standby.freeze();
+    let waiting = tokio::spawn({
+        let spool = spool.clone();
+        async move { spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await }
+    });
+    eventually("it waits", Duration::from_secs(20), || setup.primary.sql(waits) == "1").await;
+    setup.primary.kill();
+    setup.standby.thaw();
+    setup.standby.promote();
+    std::mem::swap(&mut setup.primary, &mut setup.standby);
+    setup.primary.set("synchronous_standby_names", "");
+    assert!(waiting.await.unwrap().is_err());
+    let next = setup.primary.standby(Path::new(setup._folder.path()));
+    setup.standby = next;
+    let mut last = Err(String::new());
+    for _ in 0..60 {
+        last = spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.map_err(|error| error.to_string());
+        if last.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    last.unwrap();
+    eventually("rows and memory agree", Duration::from_secs(20), || setup.rows("queue") == spool.live_messages()).await;
+    assert_eq!(spool.live_messages(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_has_one_node() {
+    let setup = Setup::start();
+    setup.init().await;
+    let _first = setup.node("a").await;
+    let other = setup.nodes.path().join("elsewhere");
+    let cluster = setup.cluster("a", Standby::Required);
+    let error = ClusterSpool::open(&cluster, other.clone(), "digest", Metrics::new()).await.err().unwrap().to_string();
+    assert!(error.contains("a name of its own"), "{error}");
+}
