@@ -106,7 +106,6 @@ mod tests {
 
     #[test]
     fn what_is_each_nodes_own_does_not_count() {
-        let full = FULL.replacen("installation  = \"\"", "installation  = \"contoso\"", 1);
         for (from, to) in [
             ("hostname      = \"mx.contoso.com\"", "hostname      = \"mx2.contoso.com\""),
             ("node = \"\"", "node = \"mx2\""),
@@ -117,8 +116,8 @@ mod tests {
             ("source_address  = \"\"", "source_address  = \"10.0.0.2\""),
             ("# Mail from the Internet.", "# Another comment."),
         ] {
-            assert!(full.contains(from), "{from}");
-            assert_eq!(digest(&full.replacen(from, to, 1)), digest(&full), "{to}");
+            assert!(FULL.contains(from), "{from}");
+            assert_eq!(digest(&FULL.replacen(from, to, 1)), digest(FULL), "{to}");
         }
     }
 
@@ -127,7 +126,7 @@ mod tests {
         let full = digest(FULL);
         assert_eq!(full.len(), 64);
         for (from, to) in [
-            ("installation  = \"\"", "installation  = \"other\""),
+            ("installation  = \"contoso\"", "installation  = \"other\""),
             ("max_recipients   = 500", "max_recipients   = 501"),
             ("first         = \"1m\"", "first         = \"2m\""),
             ("\"EX-EU\" = \"exchange-eu\"", "\"EX-EU\" = \"exchange\""),
