@@ -36,6 +36,8 @@ enum Round {
 /// Attempts under way in a node when it dies: each may have been sent without a durable outcome.
 const UNDER_WAY: usize = 100;
 const NODES: usize = 3;
+/// The pause of a sender before each message.
+const PACE: Duration = Duration::from_millis(25);
 /// Until everything works again after a round.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -186,6 +188,7 @@ fn send(sender: usize, servers: &[std::net::SocketAddr], sent: &Sent) {
         if sent.over.load(Ordering::SeqCst) {
             return;
         }
+        std::thread::sleep(PACE); // other tests want the processors, too
         let token = format!("s{sender}-{number}");
         let is_known = number % 2 == 0;
         let to = if is_known {
