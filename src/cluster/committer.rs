@@ -134,7 +134,8 @@ impl Committer {
         };
         batch.settled = self.settled;
         batch.gone.extend(&self.kept_by_clients);
-        batch.gone.extend(std::mem::take(&mut *self.shared.abandoned.lock()));
+        let abandoned = std::mem::take(&mut *self.shared.abandoned.lock());
+        batch.gone.extend(&abandoned);
         let (shared, timelines) = (self.shared.clone(), self.database.timelines().clone());
         let end = match self.connection().await {
             Ok((connection, statements)) => {
@@ -150,6 +151,9 @@ impl Committer {
             }
             Err(error) => End::Refused(error),
         };
+        if !matches!(end, End::Committed(..)) {
+            self.shared.abandoned.lock().extend(abandoned); // removed twice is removed
+        }
         match end {
             End::Committed(replication, finished) => {
                 self.settled = Some(batch.key);

@@ -201,7 +201,7 @@ fn send(sender: usize, servers: &[std::net::SocketAddr], sent: &Sent) {
         let letter = Letter { from: "s@sender.test", to: &[&to], bytes: &bytes };
         match raw.transact(&letter, "") {
             (_, Some((250, _))) => sent.acknowledged.lock().push((token, is_known)),
-            (replies, None) if replies.iter().any(|(code, _)| *code == 250) => {
+            (_, Some((0, _))) => {
                 sent.unanswered.fetch_add(1, Ordering::SeqCst);
             }
             _ => {}
