@@ -208,27 +208,40 @@ fn the_limit_of_descriptors_is_raised_and_what_does_not_fit_is_told() {
     assert!(log.contains("3050 together"), "{log}");
 }
 
+/// How many of the silent ones were sent away as idle: as many as make it no crowd, and those who were due at the same
+/// moment; nobody else.
+fn sent_away(node: &TestNode, silent: &mut [Raw], at_least: usize) -> usize {
+    let mut gone = 0;
+    wait_until("it is no crowd any more, and who is gone knows it", SOON, || {
+        gone = silent.iter().filter(|raw| raw.hears()).count();
+        gone >= at_least && node.metric(IDLE) == Some(gone as f64)
+    });
+    for raw in silent.iter_mut().filter(|raw| raw.hears()) {
+        let (code, text) = raw.reply();
+        assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
+    }
+    gone
+}
+
 #[test]
 fn who_is_idle_in_a_crowd_is_sent_away_by_himself() {
     let sink = Sink::start(SINK);
     let node = start(&sink, "max_connections = 10");
-    let mut silent: Vec<Raw> = (0..7).map(|_| Raw::connect(node.smtp)).collect();
+    let greeted = |_: usize| {
+        let mut raw = Raw::connect(node.smtp);
+        assert_eq!(raw.reply().0, 220);
+        raw
+    };
+    let mut silent: Vec<Raw> = (0..8).map(greeted).collect();
     let mut begun = Raw::hello(node.smtp);
     assert_eq!(begun.say("MAIL FROM:<>").0, 250);
     let mut inside = Raw::hello_from(INSIDE, node.smtp);
-    let mut ninth = Raw::hello(node.smtp);
-    wait_until("the silent ones are gone", SOON, || node.metric(IDLE) >= Some(7.0));
-    for raw in &mut silent {
-        assert_eq!(raw.reply().0, 220);
-        let (code, text) = raw.reply();
-        assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
-    }
+    let gone = sent_away(&node, &mut silent, 1);
     let away = "idle session sent away: connections are short";
     let log = node.logged(&[away, "reason=\"idle\""]);
     let told = |line: &&str| line.contains(away) && line.contains("client=127.0.0.1");
-    assert!(log.lines().filter(told).count() >= 7, "{log}");
+    assert!(log.lines().filter(told).count() >= gone, "{log}");
     assert_eq!((begun.say("NOOP").0, inside.say("NOOP").0), (250, 250));
-    drop(ninth.say("QUIT"));
 }
 
 #[test]
@@ -244,14 +257,11 @@ fn content_that_is_ten_seconds_behind_gives_way_where_connections_are_short() {
     let (mut goes_on, mut inside) = (begin(Raw::hello(node.smtp)), begin(Raw::hello_from(INSIDE, node.smtp)));
     assert_eq!(Raw::connect(node.smtp).reply().0, 421, "they have all just begun");
     let line = format!("{}\r\n", "x".repeat(900)).repeat(10);
-    wait_until("the silent ones are gone", SOON, || {
+    wait_until("silent ones give way", SOON, || {
         goes_on.send(line.as_bytes());
-        node.metric(IDLE) == Some(19.0)
+        node.metric(IDLE) >= Some(4.0)
     });
-    for raw in &mut silent {
-        let (code, text) = raw.reply();
-        assert!(code == 421 && text.contains("4.4.2"), "{code} {text}");
-    }
+    sent_away(&node, &mut silent, 4);
     assert_eq!(sends(&mut Raw::hello(node.smtp), "alice@contoso.test").0, 250);
     assert_eq!((goes_on.say("\r\n.").0, inside.say("\r\n.").0), (250, 250));
 }

@@ -138,6 +138,14 @@ impl Raw {
         self.stream.write_all(bytes).expect("the connection stands");
     }
 
+    /// Whether there is something to read, or the end.
+    pub fn hears(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let there = !self.lines.buffer().is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("a socket");
+        there
+    }
+
     /// Lets what was sent arrive as a packet of its own.
     pub fn pause(&self) {
         std::thread::sleep(Duration::from_millis(3));
