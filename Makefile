@@ -1,5 +1,5 @@
 # `make test` installs what the tests need (Debian packages, when missing) and runs all of them.
-.PHONY: test lint attack accidents cluster bench bench-all packages
+.PHONY: test lint attack accidents cluster power bench bench-all packages
 
 # Most tests wait for servers and clocks: far more of them at once than there are processors.
 test: packages
@@ -21,6 +21,10 @@ accidents: packages
 # Nodes and databases of a cluster die, freeze and come back: half an hour, docs/cluster.md.
 cluster: packages
 	cargo test --locked --test storage cluster::rounds -- --ignored --nocapture
+
+# All power cuts, of which `make test` tries a quarter: about five minutes.
+power: packages
+	ALL_POWER_CUTS=1 cargo test --locked --test storage cut
 
 # About 50 minutes; docs/performance.md. bench-all adds the slow disk and the three curves.
 bench: packages

@@ -3,7 +3,7 @@
 //! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
 //! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
-//! mail of nodes that are gone), [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one
+//! mail of nodes that are gone), [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one
 //! look, for an operator).
 
 pub mod batch;
@@ -11,8 +11,10 @@ mod committer;
 mod contents;
 pub mod database;
 pub mod epoch;
+pub mod evidence;
 pub mod ids;
 pub mod schema;
+mod secrets;
 mod spool;
 pub mod state;
 pub mod status;

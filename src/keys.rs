@@ -24,6 +24,13 @@ impl LoopKeys {
         Self { keys: std::iter::once(first).chain(others).map(Key::new).collect() }
     }
 
+    /// The same, and this one signs.
+    #[must_use]
+    pub fn signing_with(self, first: [u8; 32]) -> Self {
+        let others = self.keys.iter().map(|key| *key.octets()).filter(|key| *key != first);
+        Self::new(first, others.collect::<Vec<_>>())
+    }
+
     #[must_use]
     pub fn signing(&self) -> &Key {
         &self.keys[0] // `new` puts one in
@@ -57,6 +64,18 @@ pub fn load(files: &[PathBuf], in_use: Option<InUse<'_>>) -> Result<LoopKeys, St
     };
     let others = others.iter().map(|file| read_or_restore(file, in_use).map_err(|failure| failure.told(file)));
     Ok(LoopKeys::new(first, others.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// Writes a key that comes from elsewhere to its file, if there is none.
+///
+/// # Errors
+/// As [`load`].
+pub fn keep(file: &Path, key: &[u8; 32]) -> Result<(), String> {
+    match read(file) {
+        Err(Failure::Missing) => write(file, key).map_err(|error| Failure::Write(error).told(file)),
+        Ok(_) => Ok(()),
+        Err(failure) => Err(failure.told(file)),
+    }
 }
 
 /// The keys in use, and their files in the same order.

@@ -50,6 +50,7 @@ mod background;
 mod mail_seen;
 pub(crate) mod preflight;
 mod privileges;
+mod shared;
 mod signals;
 
 use mail_seen::MailSeen;
@@ -82,6 +83,8 @@ struct Ground {
     current: Arc<Current>,
     spool: Arc<dyn Spool>,
     cluster: Option<Arc<ClusterSpool>>,
+    /// That of all nodes.
+    loop_key: Option<[u8; 32]>,
     trace: Trace,
     memory: Memory,
     outbound: Outbound,
@@ -145,9 +148,8 @@ impl Node {
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
         background.spawn(ground.watch(pressure, stop.clone()));
-        background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
         background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
-        background.spawn(ground.logins.clone().keep_saving(stop.clone()));
+        background::keep_memories(&ground, &background, &stop);
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
         background.spawn(background::adopt(ground.cluster.clone(), delivery.clone(), stop.clone()));
@@ -229,9 +231,15 @@ impl Ground {
         let now = Moment::now(spool.queue_time());
         let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
         let logins = Arc::new(SavedTable::load(&state_dir, now)?);
-        let memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
+        let mut memory = Memory::new(Arc::default(), recently_good.table.clone(), spool.clone());
+        let mut loop_key = None;
+        if let Some(cluster) = &cluster {
+            shared::addresses(cluster, &recently_good.table).await?;
+            memory = memory.with_shared(cluster.addresses());
+            loop_key = shared::loop_key(cluster, &config).await?;
+        }
         let mail = Arc::new(MailSeen::new(memory.clone()));
-        let outside = Outside { outbound: outbound.clone(), mail: mail.clone(), metrics: metrics.clone() };
+        let outside = Outside { outbound: outbound.clone(), mail: mail.clone(), metrics: metrics.clone(), loop_key };
         let in_force = build(config, None, &outside).map_err(|problems| problems.join("\n"))?;
         metrics.prepare(&in_force.config);
         let (trace, writer) =
@@ -240,7 +248,20 @@ impl Ground {
         mail.current.get_or_init(|| current.clone());
         let strangers = Strangers::new(metrics.clone(), trace.clone());
         Ok((
-            Self { metrics, current, spool, cluster, outbound, mail, trace, memory, strangers, recently_good, logins },
+            Self {
+                metrics,
+                current,
+                spool,
+                cluster,
+                loop_key,
+                outbound,
+                mail,
+                trace,
+                memory,
+                strangers,
+                recently_good,
+                logins,
+            },
             writer,
         ))
     }
@@ -305,6 +326,8 @@ struct Outside {
     outbound: Outbound,
     mail: Arc<MailSeen>,
     metrics: Metrics,
+    /// The loop key of all nodes.
+    loop_key: Option<[u8; 32]>,
 }
 
 /// Builds what decisions need; unchanged directories are reused.
@@ -316,15 +339,22 @@ fn build(config: Config, previous: Option<&InForce>, outside: &Outside) -> Resul
     let needs = Needs { prober: &prober, folder: Some(&folder), mail: Some(&mail), metrics: &outside.metrics };
     let directories = crate::directory::build(&config.directories, directories, &needs)?;
     let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
-    let keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
+    let mut keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
+    if let Some(key) = outside.loop_key {
+        keys = keys.signing_with(key);
+    }
     let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));
     Ok(InForce { config: Arc::new(config), resolver, keys: Arc::new(keys) })
 }
 
 /// A reload builds everything, then opens new listeners; if either fails nothing has changed.
 fn reloader(file: &Path, ground: &Ground, listeners: Arc<Listeners>) -> Arc<Reloader> {
-    let outside =
-        Outside { outbound: ground.outbound.clone(), mail: ground.mail.clone(), metrics: ground.metrics.clone() };
+    let outside = Outside {
+        outbound: ground.outbound.clone(),
+        mail: ground.mail.clone(),
+        metrics: ground.metrics.clone(),
+        loop_key: ground.loop_key,
+    };
     let make = move |config: Config, previous: &InForce| {
         let in_force = build(config, Some(previous), &outside)?;
         listeners.apply(&in_force.config).map_err(|error| vec![error.to_string()])?;

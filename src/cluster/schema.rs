@@ -6,10 +6,11 @@ use tokio_postgres::error::SqlState;
 use super::database::{Connection, DatabaseError};
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 /// Migrations; the first makes number 1.
-const MIGRATIONS: [&str; SCHEMA as usize] = ["
+const MIGRATIONS: [&str; SCHEMA as usize] = [
+    "
 CREATE SCHEMA fingerpost;
 -- What exists once. age: the queue's time in seconds, which goes on only while a node lives.
 CREATE TABLE fingerpost.installation (
@@ -67,7 +68,28 @@ CREATE TABLE fingerpost.upload (
     id bigint PRIMARY KEY,
     epoch bigint NOT NULL
 );
-"];
+",
+    "
+-- Keys that all nodes use.
+CREATE TABLE fingerpost.secret (
+    name text PRIMARY KEY,
+    value bytea NOT NULL
+);
+-- What nodes know of addresses, by keyed hashes; times are the queue's.
+CREATE TABLE fingerpost.accepted_address (
+    hash bigint PRIMARY KEY,
+    since bigint NOT NULL,
+    last bigint NOT NULL,
+    forgotten bigint NOT NULL DEFAULT 0,
+    connector text NOT NULL
+) WITH (fillfactor = 70);
+CREATE TABLE fingerpost.refused_address (
+    hash bigint PRIMARY KEY,
+    first bigint NOT NULL,
+    last bigint NOT NULL
+) WITH (fillfactor = 70);
+",
+];
 
 /// What `init` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

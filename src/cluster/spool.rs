@@ -17,7 +17,9 @@ use super::committer::{Committer, Job, Uploads};
 use super::contents::{self, Remote};
 use super::database::{Database, DatabaseError, Pool};
 use super::epoch::Epoch;
+use super::evidence::SharedAddresses;
 use super::ids::to_sql;
+use super::secrets;
 use super::state::OwnMail;
 use super::sweep::Sweep;
 use crate::config::{Cluster, Standby};
@@ -41,8 +43,8 @@ fn stopped() -> SpoolError {
 const LEAVING: Duration = Duration::from_secs(10);
 /// A caller hears after so long that his mail is not accepted.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Connections for committing, heartbeats and the sweep; the others read.
-const OWN_CONNECTIONS: usize = 3;
+/// Connections for committing, heartbeats, the sweep and addresses; the others read.
+const OWN_CONNECTIONS: usize = 4;
 
 /// What the tasks share.
 pub(super) struct Shared {
@@ -103,6 +105,7 @@ pub struct ClusterSpool {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
     database: Database,
+    addresses: Arc<SharedAddresses>,
     /// Nothing more is committed once it is gone.
     jobs: Mutex<Option<UnboundedSender<Job>>>,
     handle: Handle,
@@ -160,6 +163,7 @@ impl ClusterSpool {
         Ok(Self {
             shared,
             pool,
+            addresses: Arc::new(SharedAddresses::new(database.clone())),
             database,
             jobs: Mutex::new(Some(jobs)),
             handle: Handle::current(),
@@ -173,6 +177,30 @@ impl ClusterSpool {
     /// Mail that this node takes over, for the queue. Only the first call returns it.
     pub fn adopted(&self) -> Option<UnboundedReceiver<Outlines>> {
         self.adopted.lock().take()
+    }
+
+    /// The key of this name that all nodes share, if there is one.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] with what to do.
+    pub async fn shared_key<const N: usize>(&self, name: &str) -> Result<Option<[u8; N]>, SpoolError> {
+        let found = async { secrets::existing(&self.database.connect().await?, name).await };
+        found.await.map_err(|error| SpoolError::Io(error.to_string()))
+    }
+
+    /// The same; `ours` becomes it if there is none yet.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] with what to do.
+    pub async fn share_key<const N: usize>(&self, name: &str, ours: [u8; N]) -> Result<[u8; N], SpoolError> {
+        let found = async { secrets::shared(&self.database.connect().await?, name, ours).await };
+        found.await.map_err(|error| SpoolError::Io(error.to_string()))
+    }
+
+    /// What all nodes know of addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Arc<SharedAddresses> {
+        self.addresses.clone()
     }
 
     /// Another configuration is in force, with this digest.

@@ -15,8 +15,9 @@ use crate::config::ReceiveConnector;
 use crate::message::header::Identity;
 use crate::report::dead_letter::DeadLetters;
 use crate::report::waiting::Waiting;
+use crate::routing::doubt::{self, Doubt, KnownBy, Refused};
 use crate::routing::loops::Relayed;
-use crate::routing::recently_good::{Brought, RecentlyGood};
+use crate::routing::recently_good::{Brought, RecentlyGood, SharedEvidence};
 use crate::routing::relay_memory::RelayMemory;
 use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
@@ -25,11 +26,17 @@ use crate::spool::Spool;
 use crate::strangers::taken::Taken;
 use crate::time::{QueueTime, UnixTime};
 
+/// What other nodes know cannot be asked for: nobody is refused for good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unasked;
+
 /// The memories. Clones share them.
 #[derive(Clone)]
 pub struct Memory {
     pub relays: Arc<Mutex<RelayMemory>>,
     pub recently_good: Arc<Mutex<RecentlyGood>>,
+    /// What other nodes know of addresses, if there are any.
+    shared: Option<Arc<dyn SharedEvidence>>,
     /// Clients whose mail was accepted lately.
     clients: Arc<Mutex<Taken>>,
     /// Reports about strangers' messages in the queue.
@@ -53,12 +60,45 @@ impl Memory {
         Self {
             relays,
             recently_good,
+            shared: None,
             clients: Arc::default(),
             reports: Waiting::default(),
             dead_letters: DeadLetters::default(),
             everybody: Arc::default(),
             refusals: Arc::default(),
             spool,
+        }
+    }
+
+    /// The same, with what other nodes know.
+    #[must_use]
+    pub fn with_shared(mut self, shared: Arc<dyn SharedEvidence>) -> Self {
+        self.shared = Some(shared);
+        self
+    }
+
+    /// Takes in what other nodes know of an address, which comes before the last word about it.
+    ///
+    /// # Errors
+    /// [`Unasked`].
+    pub(crate) async fn take_in(&self, address: &Address, by: KnownBy) -> Result<(), Unasked> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let names = self.good().shared_names(address, by);
+        let evidence = shared.ask(names).await.ok_or(Unasked)?;
+        self.good().learn(names, &evidence, self.queue_time());
+        Ok(())
+    }
+
+    /// Applies the rule to a refusal of ours, and records the result.
+    pub(crate) async fn doubt(&self, address: &Address, by: KnownBy, refused: &Refused<'_>) -> Doubt {
+        let now = self.queue_time();
+        let known = self.good().known(address, by, now);
+        if !doubt::doubt(refused, &known, now).rests_on_memory() {
+            return self.good().doubt(address, by, refused, now);
+        }
+        match self.take_in(address, by).await {
+            Ok(()) => self.good().doubt(address, by, refused, now),
+            Err(Unasked) => Doubt::Temporary,
         }
     }
 

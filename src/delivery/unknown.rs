@@ -52,11 +52,18 @@ pub(crate) enum Judged {
 impl Memory {
     /// Decides about a recipient that a next hop refused as unknown. While the next hop refuses all recipients nothing
     /// is recorded, so that the hour of doubt does not pass during its outage.
-    pub(crate) fn judge(&self, unknown: &Unknown<'_>) -> Judged {
+    pub(crate) async fn judge(&self, unknown: &Unknown<'_>) -> Judged {
         let now = self.queue_time();
         let Unknown { address, route, followed, live, by, .. } = *unknown;
-        let known = self.good().known(address, by, now);
-        let doubt = doubt::doubt(&Refused::ByHop { route, followed, live }, &known, now);
+        let refused = Refused::ByHop { route, followed, live };
+        let mut known = self.good().known(address, by, now);
+        if doubt::doubt(&refused, &known, now).rests_on_memory() {
+            if self.take_in(address, by).await.is_err() {
+                return Judged::Temporary;
+            }
+            known = self.good().known(address, by, now);
+        }
+        let doubt = doubt::doubt(&refused, &known, now);
         let judged = match &doubt {
             Doubt::Follow(route) => return Judged::Follow(route.clone()),
             Doubt::Defer(reply) => return Judged::Defer(reply.clone()),

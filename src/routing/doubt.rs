@@ -85,6 +85,17 @@ pub enum Doubt {
     Stands,
 }
 
+impl Doubt {
+    /// Whether it may be another one where more is remembered.
+    #[must_use]
+    pub fn rests_on_memory(&self) -> bool {
+        match self {
+            Self::Temporary | Self::Believe(_) => true,
+            Self::Follow(_) | Self::Defer(_) | Self::Stands => false,
+        }
+    }
+}
+
 /// Whose refusal is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Believed {

@@ -57,6 +57,10 @@ impl FirstRefused {
         self.order.get(*self.known.get(&hash)?).first(now, self.quiet)
     }
 
+    pub(super) fn get(&self, hash: u64) -> Option<&Refusals> {
+        Some(self.order.get(*self.known.get(&hash)?))
+    }
+
     /// Notes a refusal now. The first one was at `first`, or earlier if that is known.
     pub(super) fn note(&mut self, hash: u64, first: QueueTime, now: QueueTime) {
         let Some(slot) = self.known.get(&hash).copied() else {

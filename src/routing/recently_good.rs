@@ -24,16 +24,20 @@ use crate::smtp::address::Address;
 use crate::time::QueueTime;
 
 mod saved;
+mod shared;
 mod shares;
 
 use shares::Shares;
 
 pub use saved::Malformed;
+pub use shared::{Accepted, Evidence, News, SharedEvidence, SharedNames};
 
+/// Nothing is remembered for longer.
+pub const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 /// How long an address stays good after accepted mail.
-const GOOD: Duration = Duration::from_hours(7 * 24);
+const GOOD: Duration = REMEMBERED;
 /// The first refusal is forgotten after this time without a refusal.
-const QUIET: Duration = Duration::from_hours(7 * 24);
+const QUIET: Duration = REMEMBERED;
 /// The most refused addresses that are remembered.
 const REFUSED: usize = 100_000;
 /// How long RCPT repeats a refusal that a next hop gave at the end of data.
@@ -60,6 +64,8 @@ pub struct RecentlyGood {
     /// Names of connectors; `Good::connector` is an index.
     connectors: Vec<Arc<str>>,
     changes: u64,
+    /// For other nodes, if there are any.
+    news: Option<Vec<News>>,
 }
 
 /// An address for which mail was accepted.
@@ -113,6 +119,7 @@ impl RecentlyGood {
             refused_at_dot: FirstRefused::new(REFUSED_AT_DOT, AT_DOT),
             connectors: Vec::new(),
             changes: 0,
+            news: None,
         }
     }
 
@@ -139,6 +146,9 @@ impl RecentlyGood {
             _ => has.map_or(wants, |has| has.max(wants)),
         };
         self.note(good, rank, now);
+        if rank != Rank::Surplus {
+            self.tell_accepted(address, good);
+        }
     }
 
     fn note(&mut self, good: Good, rank: Rank, now: QueueTime) {
@@ -222,6 +232,7 @@ impl RecentlyGood {
             doubt::Doubt::Believe(_) if known.is_vouched_for() => {
                 if let Some(slot) = self.known.get(&names.address) {
                     self.order.get_mut(*slot).last_success = QueueTime::default();
+                    self.tell_forgotten(names.address, now);
                 }
                 QueueTime(now.0.saturating_sub(DOUBTED.as_secs()))
             }
@@ -231,6 +242,7 @@ impl RecentlyGood {
         };
         self.changes += 1;
         self.refused.note(names.entry, first, now);
+        self.tell_refused(names.entry);
     }
 
     /// Notes that a next hop's refusal of an unresolved address at the end of data was believed: RCPT repeats it for 10
@@ -244,9 +256,11 @@ impl RecentlyGood {
     /// Whether a next hop refused it at the end of data within the last 10 minutes.
     #[must_use]
     pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: QueueTime) -> bool {
+        // A success that another node had is not cleared here.
+        let is_latest = |refused| self.last_success(address, now).is_none_or(|(_, success)| success < refused);
         self.refused_at_dot.len() > 0
             && is_unresolved(route)
-            && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some()
+            && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some_and(is_latest)
     }
 
     /// A counter of changes; while it is unchanged there is nothing new to save.

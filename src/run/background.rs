@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::{Ground, shared};
 use crate::cluster::ClusterSpool;
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
@@ -62,6 +64,15 @@ impl AfterReload {
                 tracing::warn!("[admin] has changed; its addresses and token take effect with the next start");
             }
         }
+    }
+}
+
+/// Saves what is remembered, and tells other nodes.
+pub(super) fn keep_memories(ground: &Ground, background: &TaskTracker, stop: &CancellationToken) {
+    background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
+    background.spawn(ground.logins.clone().keep_saving(stop.clone()));
+    if let Some(cluster) = ground.cluster.clone() {
+        background.spawn(shared::keep_telling(cluster, ground.recently_good.table.clone(), stop.clone()));
     }
 }
 

@@ -12,8 +12,9 @@ use crate::delivery::unknown::{Judged, Unknown};
 use crate::delivery::unreachable::{self, Client, Past, Unreachable};
 use crate::routing::doubt::{Followed, KnownBy};
 use crate::routing::recently_good::RecentlyGood;
-use crate::routing::verdict::{Reason, Route};
+use crate::routing::verdict::{Reason, Route, Verdict};
 use crate::smtp::address::Address;
+use crate::smtp::envelope::RcptTo;
 use crate::smtp::reply::{self, Reply};
 use crate::time::{QueueTime, UnixTime};
 
@@ -60,7 +61,7 @@ impl Transaction {
             said: &outcome.reply,
             source: self.source(),
         };
-        (services.memory.judge(&unknown), live.reasons)
+        (services.memory.judge(&unknown).await, live.reasons)
     }
 
     /// The client's reply for an outcome; a next hop's own reply is passed on.
@@ -89,6 +90,24 @@ impl Transaction {
             part(&self.in_force.config, route).map_or(WhenUnreachable::Queue, |part| part.cut_through.when_unreachable);
         let client = if self.origin.is_stranger() { Client::Stranger } else { Client::Known };
         unreachable::policy(when, route.way, client, || if is_good() { Past::Good } else { Past::Nothing })
+    }
+
+    /// Whether its next hop has just refused it as unknown after the end of data, and a live answer of the directory
+    /// agrees.
+    pub(super) async fn is_refused_at_dot(&self, services: &Services, rcpt: &RcptTo, route: &Route) -> bool {
+        if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
+            return false;
+        }
+        // Another node may have had a success since.
+        let by = KnownBy::by_way(route.way);
+        if services.memory.take_in(&rcpt.address, by).await.is_err()
+            || !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now))
+        {
+            return false;
+        }
+        let asked = self.resolve_live(&rcpt.address, UnixTime::now());
+        let live = Box::pin(asked).await;
+        matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }
 
     /// Calls `look` with the recently good addresses and the queue's time.

@@ -24,7 +24,6 @@ use crate::routing::verdict::{Decision, Reason, Route, RouteKind, Verdict};
 use crate::smtp::envelope::RcptTo;
 use crate::smtp::reply::{self, Reply};
 use crate::strangers::sums::Kind;
-use crate::time::UnixTime;
 
 /// How the next hop of a route is part of the conversation; `None`: its mail is queued.
 pub(super) fn part<'a>(config: &'a Config, route: &Route) -> Option<TakesPart<'a>> {
@@ -153,7 +152,7 @@ impl Transaction {
             Verdict::Refuse(reply) => {
                 let refused = Refused::ByUs { row: decision.row(), reply };
                 let by = KnownBy::of(decision);
-                let doubt = self.recently_good(services, |good, now| good.doubt(&rcpt.address, by, &refused, now));
+                let doubt = services.memory.doubt(&rcpt.address, by, &refused).await;
                 let loops = is_loop(decision.row(), reply);
                 let reply = if doubt == Doubt::Temporary { reply::UNKNOWN_JUST_NOW } else { reply.clone() };
                 return Some(Stage::Answered(Err(Refusal { reply, row: "", loops })));
@@ -204,17 +203,6 @@ impl Transaction {
         let key =
             Key { connector: &route.connector, recipient: &rcpt.address, reverse_path: &self.sender.reverse_path };
         Some(services.rcpts_in_flight.enter(key, Asker { began: self.began, from, mode, patience }).await)
-    }
-
-    /// Whether its next hop has just refused it as unknown after the end of data, and a live answer of the directory
-    /// agrees.
-    async fn is_refused_at_dot(&self, services: &Services, rcpt: &RcptTo, route: &Route) -> bool {
-        if !self.recently_good(services, |good, now| good.is_refused_at_dot(&rcpt.address, route, now)) {
-            return false;
-        }
-        let asked = self.resolve_live(&rcpt.address, UnixTime::now());
-        let live = Box::pin(asked).await;
-        matches!(live.verdict, Verdict::Accept(still) if still == *route)
     }
 
     /// The next hops' outcomes for those that are asked about, in their order.

@@ -19,6 +19,7 @@ use support::postgres::{self, Postgres};
 use super::spool_store::fixture::{LARGE, accepted, change, content, delivered, message};
 
 mod rounds;
+mod shared;
 
 /// A primary, its standby, and a database in them.
 struct Setup {

@@ -326,7 +326,7 @@ async fn unknown(shared: &QueueShared, in_force: &Arc<InForce>, entry: &Entry, a
         said: &attempted.outcome.reply,
         source: Source { reverse_path: &entry.sender.reverse_path, client: entry.origin.client },
     };
-    match shared.parts.memory.judge(&unknown) {
+    match shared.parts.memory.judge(&unknown).await {
         Judged::Follow(route) => Attempted { end: AttemptOutcome::Follow(route), ..attempted },
         Judged::Temporary => instead(&UNKNOWN_JUST_NOW, attempted),
         Judged::Defer(reply) => instead(&reply, attempted),

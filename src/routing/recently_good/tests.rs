@@ -7,6 +7,7 @@ use crate::smtp::reply::{self, Reply};
 use crate::time::{Moment, UnixTime};
 
 mod saved;
+mod shared;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 /// The result of a refusal, in short.

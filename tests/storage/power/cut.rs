@@ -19,7 +19,8 @@ use fingerpost::spool::record::Frames;
 
 use crate::power::fixture::{Settings, StorageSetup, arrived, quiet, recipient, send, token, token_of};
 use support::power_loss::{
-    Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, synced_writes, tree, write_tree,
+    Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, some_of, synced_writes, tree,
+    write_tree,
 };
 use support::senders::Raw;
 use support::sink::{OnMessage, Sink};
@@ -237,12 +238,12 @@ fn the_shim_sees_everything() {
 
 #[test]
 fn a_power_cut_loses_nothing_that_waits() {
-    cut_at_random_instants(Hops::Down, 500, 25);
+    cut_at_random_instants(Hops::Down, 500, some_of(50));
 }
 
 #[test]
 fn a_power_cut_loses_nothing_that_is_being_delivered() {
-    cut_at_random_instants(Hops::Up, 500, 25);
+    cut_at_random_instants(Hops::Up, 500, some_of(50));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::spool_store::fixture::{Open, STORES, again, found, given};
 use crate::spool_store::journal::Journal;
 use crate::spool_store::workload::{Kind, Work, work};
 use support::power_loss::{
-    Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, preload, tree, write_tree,
+    Numbers, Op, Survives, Tree, after_power_cut, inodes, note, notes, operations, preload, some_of, tree, write_tree,
 };
 
 #[test]
@@ -104,7 +104,7 @@ fn a_power_cut_at_any_instant_loses_nothing() {
     for (name, open) in STORES {
         let run = run(name, None, 30, None);
         let mut numbers = Numbers(2024);
-        let mut cuts: Vec<usize> = (0..120).map(|_| numbers.below(run.ops.len() + 1)).collect();
+        let mut cuts: Vec<usize> = (0..some_of(120)).map(|_| numbers.below(run.ops.len() + 1)).collect();
         cuts.extend(0..40); // making the folders
         cuts.push(run.ops.len());
         for at in cuts {
@@ -139,7 +139,7 @@ fn a_power_cut_while_space_is_given_back_behind_what_waits_loses_nothing() {
 fn cut_often(run: &Run, seed: u64) {
     let (_, open) = STORES[1];
     let mut numbers = Numbers(seed);
-    for _ in 0..200 {
+    for _ in 0..some_of(200) {
         let at = numbers.below(run.ops.len() + 1);
         let some = |n: u64| Survives::Some(Numbers(at as u64 * 10 + n));
         for (how, survives) in [Survives::Nothing, Survives::Everything, some(1), some(2)].into_iter().enumerate() {
@@ -154,7 +154,7 @@ fn a_power_cut_during_recovery_loses_nothing() {
     for (name, open) in STORES {
         let first = run(name, None, 15, None);
         let mut numbers = Numbers(99);
-        for _ in 0..4 {
+        for _ in 0..some_of(4) {
             let at = numbers.below(first.ops.len() + 1);
             let disk = first.cut(at, Survives::Some(Numbers(at as u64 + 1)));
             let told: Vec<_> = notes(&first.ops[..at]).collect();

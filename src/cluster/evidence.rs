@@ -1,0 +1,183 @@
+//! What nodes know of addresses together: each writes what it has learned within a second, and asks for what all have
+//! before the last word about an address (DESIGN section 5, "doubt is temporary").
+//!
+//! This is memory, not mail: its transactions wait for no standby. What a failover loses of it costs a refused sender
+//! an hour of patience.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio_postgres::Statement;
+
+use super::database::{Connection, Database, DatabaseError};
+use crate::routing::recently_good::{Accepted, Evidence, News, REMEMBERED, SharedEvidence, SharedNames};
+use crate::time::QueueTime;
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long writing may take.
+const WRITING: Duration = Duration::from_secs(10);
+/// The most rows of each table; beyond, the oldest go.
+const MOST: i64 = 1_000_000;
+
+const ASK: &str = "SELECT a.since, a.last, a.forgotten, a.connector, e.last, r.first, r.last FROM (VALUES (1)) one (one) \
+     LEFT JOIN fingerpost.accepted_address a ON a.hash = $1 \
+     LEFT JOIN fingerpost.accepted_address e ON e.hash = $2 \
+     LEFT JOIN fingerpost.refused_address r ON r.hash = $2";
+// Rows are in the order of their hashes, so that two nodes do not wait for each other.
+const ACCEPTED: &str = "INSERT INTO fingerpost.accepted_address AS known (hash, since, last, connector) \
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) ON CONFLICT (hash) DO UPDATE SET \
+     since = CASE WHEN excluded.last - known.last < $5 AND known.last >= known.forgotten \
+     THEN least(known.since, excluded.since) ELSE excluded.since END, \
+     last = greatest(known.last, excluded.last), connector = excluded.connector";
+const FORGOTTEN: &str = "UPDATE fingerpost.accepted_address known SET forgotten = greatest(known.forgotten, told.at) \
+     FROM unnest($1::bigint[], $2::bigint[]) told (hash, at) WHERE known.hash = told.hash";
+// Who writes has taken in what was known.
+const REFUSED: &str = "INSERT INTO fingerpost.refused_address (hash, first, last) \
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) ON CONFLICT (hash) DO UPDATE SET \
+     first = excluded.first, last = excluded.last";
+
+/// The shared memory of addresses.
+pub struct SharedAddresses {
+    database: Database,
+    connection: Mutex<Option<Arc<Asking>>>,
+    is_told: AtomicBool,
+}
+
+/// A connection on which many ask at the same time.
+struct Asking {
+    connection: Connection,
+    ask: Statement,
+}
+
+impl SharedAddresses {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, connection: Mutex::default(), is_told: AtomicBool::new(false) }
+    }
+
+    async fn asking(&self) -> Result<Arc<Asking>, DatabaseError> {
+        let mut kept = self.connection.lock().await;
+        if let Some(asking) = kept.as_ref().filter(|asking| asking.connection.is_believed()) {
+            return Ok(asking.clone());
+        }
+        *kept = None;
+        let connection = self.database.connect().await?;
+        connection.client().batch_execute("SET synchronous_commit = off").await?;
+        let ask = connection.client().prepare(ASK).await?;
+        Ok(kept.insert(Arc::new(Asking { connection, ask })).clone())
+    }
+
+    async fn evidence(&self, names: SharedNames) -> Result<Evidence, DatabaseError> {
+        let asking = self.asking().await?;
+        let of = [names.address, names.entry].map(u64::cast_signed);
+        let row = asking.connection.client().query_one(&asking.ask, &[&of[0], &of[1]]).await?;
+        let time = |at: usize| row.get::<_, Option<i64>>(at).map(|time| QueueTime(time.unsigned_abs()));
+        let connector: Option<String> = row.get(3);
+        let accepted = match (time(0), time(1), time(2), connector) {
+            (Some(since), Some(last), Some(forgotten), Some(connector)) => {
+                Some(Accepted { since, last, forgotten, connector })
+            }
+            _ => None,
+        };
+        Ok(Evidence { accepted, entry_accepted: time(4), refused: time(5).zip(time(6)) })
+    }
+
+    /// Writes what was learned.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: it may be written again.
+    pub async fn write(&self, news: &[News]) -> Result<(), DatabaseError> {
+        let written = tokio::time::timeout(WRITING, self.write_all(news)).await;
+        let written = written.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())));
+        if written.is_err() {
+            *self.connection.lock().await = None;
+        }
+        written
+    }
+
+    async fn write_all(&self, news: &[News]) -> Result<(), DatabaseError> {
+        let asking = self.asking().await?;
+        let client = asking.connection.client();
+        // The last word about each.
+        let (mut accepted, mut refused, mut forgotten) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for one in news {
+            match one {
+                News::Accepted { hash, since, last, connector } => {
+                    accepted.insert(hash.cast_signed(), (since, last, &**connector));
+                }
+                News::Refused { hash, first, last } => {
+                    refused.insert(hash.cast_signed(), (first, last));
+                }
+                News::Forgotten { hash, at } => {
+                    forgotten.insert(hash.cast_signed(), seconds(at));
+                }
+            }
+        }
+        let remembered = REMEMBERED.as_secs().cast_signed();
+        if !accepted.is_empty() {
+            let hashes: Vec<i64> = accepted.keys().copied().collect();
+            let since: Vec<i64> = accepted.values().map(|(since, ..)| seconds(since)).collect();
+            let last: Vec<i64> = accepted.values().map(|(_, last, _)| seconds(last)).collect();
+            let connectors: Vec<&str> = accepted.values().map(|(.., connector)| *connector).collect();
+            client.execute(ACCEPTED, &[&hashes, &since, &last, &connectors, &remembered]).await?;
+        }
+        if !refused.is_empty() {
+            let hashes: Vec<i64> = refused.keys().copied().collect();
+            let first: Vec<i64> = refused.values().map(|(first, _)| seconds(first)).collect();
+            let last: Vec<i64> = refused.values().map(|(_, last)| seconds(last)).collect();
+            client.execute(REFUSED, &[&hashes, &first, &last]).await?;
+        }
+        if !forgotten.is_empty() {
+            let (hashes, at): (Vec<i64>, Vec<i64>) = forgotten.into_iter().unzip();
+            client.execute(FORGOTTEN, &[&hashes, &at]).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is too old to count, and the oldest beyond a million.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: it is tried again later.
+    pub async fn forget(&self, now: QueueTime) -> Result<(), DatabaseError> {
+        let asking = self.asking().await?;
+        let too_old = seconds(&now) - REMEMBERED.as_secs().cast_signed();
+        for table in ["accepted_address", "refused_address"] {
+            let client = asking.connection.client();
+            client.execute(&format!("DELETE FROM fingerpost.{table} WHERE last <= $1"), &[&too_old]).await?;
+            let beyond = format!(
+                "DELETE FROM fingerpost.{table} WHERE hash IN \
+                 (SELECT hash FROM fingerpost.{table} ORDER BY last DESC OFFSET $1)"
+            );
+            client.execute(&beyond, &[&MOST]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SharedEvidence for SharedAddresses {
+    fn ask(&self, names: SharedNames) -> BoxFuture<'_, Option<Evidence>> {
+        Box::pin(async move {
+            let asked = tokio::time::timeout(PATIENCE, self.evidence(names)).await;
+            let error = match asked {
+                Ok(Ok(evidence)) => {
+                    self.is_told.store(false, Ordering::Relaxed);
+                    return Some(evidence);
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer within a second".to_owned(),
+            };
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(error, "what other nodes know of addresses cannot be asked: nobody is refused for good");
+            }
+            None
+        })
+    }
+}
+
+fn seconds(time: &QueueTime) -> i64 {
+    time.0.cast_signed()
+}

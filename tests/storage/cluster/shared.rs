@@ -1,0 +1,140 @@
+//! What nodes know together: two programs, one database, and a next hop that changes its mind.
+
+use fingerpost::routing::recently_good::{Evidence, News, SharedEvidence, SharedNames};
+use fingerpost::time::QueueTime;
+use support::scripted_smtp_server::ScriptedSmtpServer;
+use support::senders::Raw;
+use support::tables::{BASE_TABLES, PEOPLE, send_connector};
+use support::test_node::TestNode;
+
+use super::*;
+
+const BOB: &str = "bob@contoso.test";
+
+/// Nodes `n0` and `n1`, for which everybody at contoso.test is unresolved and the secondary's.
+fn nodes(setup: &Setup, secondary: &ScriptedSmtpServer) -> [TestNode; 2] {
+    let url = postgres::urls(&[&setup.primary, &setup.standby]);
+    let mut nodes = [0, 1].map(|number| {
+        let node = TestNode::prepare();
+        let tables = [
+            &BASE_TABLES.replace("[server]\n", "[server]\ninstallation = \"contoso\"\n"),
+            "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n",
+            PEOPLE,
+            "[[accepted_domain]]\ndomain = \"contoso.test\"\ntype = \"internal-relay\"\ndeliver_to = \"primary\"\n\n",
+            &send_connector("primary", secondary.address, "organization = \"primary\""),
+            &send_connector(
+                "secondary",
+                secondary.address,
+                "organization = \"secondary\"\naddress_spaces = [{ domain = \"contoso.test\" }]",
+            ),
+            &format!("[cluster]\ndatabase = \"{url}?sslmode=disable\"\nnode = \"n{number}\"\n"),
+        ];
+        node.write("fingerpost.toml", &tables.concat());
+        node.write("people.csv", "address\n");
+        node
+    });
+    let made = nodes[0].run(&["cluster", "init"]);
+    assert!(made.status.success(), "{made:?}");
+    nodes.iter_mut().for_each(TestNode::start);
+    nodes
+}
+
+/// The reply to RCPT.
+fn asked(node: &TestNode, to: &str) -> (u16, String) {
+    let mut raw = Raw::hello(node.smtp);
+    assert_eq!(raw.say("MAIL FROM:<ann@outside.test>").0, 250);
+    raw.say(&format!("RCPT TO:<{to}>"))
+}
+
+/// The reply to a message.
+fn sends(node: &TestNode, to: &str, content: &str) -> (u16, String) {
+    let mut raw = Raw::hello(node.smtp);
+    assert_eq!(raw.say("MAIL FROM:<ann@outside.test>").0, 250);
+    assert_eq!(raw.say(&format!("RCPT TO:<{to}>")).0, 250, "{to}");
+    assert_eq!(raw.say("DATA").0, 354);
+    raw.say(&format!("{content}."))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_learned_the_other_knows() {
+    let setup = Setup::start();
+    let secondary = ScriptedSmtpServer::start("", None).await;
+    let [one, other] = nodes(&setup, &secondary);
+    let letter = "From: ann@outside.test\r\nMessage-ID: <1@outside.test>\r\nSubject: x\r\n\r\nbody\r\n";
+    assert_eq!(sends(&one, BOB, letter).0, 250);
+
+    // One's stamp is known to the other: the secondary sends it back there.
+    let came = secondary.seen().into_iter().find_map(|seen| seen.contents.first().cloned()).unwrap();
+    let came = String::from_utf8(came).unwrap();
+    assert!(came.contains("Fingerpost-Route: v=1;"), "{came}");
+    let (code, text) = sends(&other, BOB, &came);
+    assert!(code == 554 && text.contains("5.4.6"), "{code} {text}");
+
+    // And so is that he had mail; of strangers nobody knows anything.
+    eventually("it is told", Duration::from_secs(5), || setup.rows("accepted_address") == 1).await;
+    secondary.follow("RCPT => 550 5.1.1 no such user");
+    let (code, text) = asked(&other, BOB);
+    assert!(code == 451 && text.contains("4.3.0"), "{code} {text}");
+    assert_eq!(asked(&other, "eve@contoso.test").0, 550);
+    eventually("it is told", Duration::from_secs(5), || setup.rows("refused_address") == 1).await;
+    // An hour and more later either of them believes it.
+    setup.primary.sql("UPDATE fingerpost.refused_address SET first = first - 3700");
+    setup.primary.sql("UPDATE fingerpost.accepted_address SET since = since - 9000, last = last - 9000");
+    assert_eq!(asked(&one, BOB).0, 451, "it knows of a later success itself");
+    let third = restarted(other);
+    assert_eq!(asked(&third, BOB).0, 550);
+
+    // Nobody is refused for good while nobody can be asked.
+    setup.primary.freeze();
+    setup.standby.freeze();
+    let (code, text) = asked(&third, "eve@contoso.test");
+    assert!(code == 451 && text.contains("4.3.0"), "{code} {text}");
+    setup.primary.thaw();
+    setup.standby.thaw();
+    let again = || asked(&third, "eve@contoso.test").0 == 550;
+    eventually("it is refused again", Duration::from_secs(20), again).await;
+}
+
+/// The node, without what it remembered.
+fn restarted(mut node: TestNode) -> TestNode {
+    node.stop();
+    std::fs::remove_file(node.path("state/recently-good")).unwrap();
+    node.start();
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_together_is_the_last_word_about_each() {
+    let setup = Setup::start();
+    setup.init().await;
+    let (a, b) = (setup.node("a").await.addresses(), setup.node("b").await.addresses());
+    let names = SharedNames { address: u64::MAX - 1, entry: 1 };
+    let time = |seconds: u64| QueueTime(10_000_000 + seconds);
+    let accepted = |hash, since, last, connector: &str| News::Accepted {
+        hash,
+        since: time(since),
+        last: time(last),
+        connector: connector.into(),
+    };
+    assert_eq!(a.ask(names).await, Some(Evidence::default()));
+    a.write(&[accepted(names.address, 5, 5, "x"), accepted(names.address, 5, 9, "y")]).await.unwrap();
+    b.write(&[
+        accepted(names.address, 7, 7, "z"),
+        accepted(names.entry, 8, 8, "z"),
+        News::Refused { hash: names.entry, first: time(3), last: time(4) },
+    ])
+    .await
+    .unwrap();
+    let evidence = a.ask(names).await.unwrap();
+    let known = evidence.accepted.clone().unwrap();
+    assert_eq!((known.since, known.last, known.forgotten), (time(5), time(9), QueueTime(0)));
+    assert_eq!((evidence.entry_accepted, evidence.refused), (Some(time(8)), Some((time(3), time(4)))));
+    // A refusal was believed, and there was a success since: it is good since then.
+    a.write(&[News::Forgotten { hash: names.address, at: time(20) }]).await.unwrap();
+    assert_eq!(b.ask(names).await.unwrap().accepted.unwrap().forgotten, time(20));
+    b.write(&[accepted(names.address, 30, 30, "x")]).await.unwrap();
+    let known = a.ask(names).await.unwrap().accepted.unwrap();
+    assert_eq!((known.since, known.last, &*known.connector), (time(30), time(30), "x"));
+    a.forget(time(7 * 24 * 3600 + 8)).await.unwrap();
+    assert_eq!((setup.rows("accepted_address"), setup.rows("refused_address")), (1, 0));
+}
