@@ -1,5 +1,6 @@
 //! The spool of a node in a cluster: [`Spool`] on the shared database.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::spool::condition::{Condition, Takes};
 use crate::spool::content_cache::ContentCache;
 use crate::spool::entry::outline::Outlines;
-use crate::spool::entry::{Entry, Record};
+use crate::spool::entry::{Change, Entry, Outcome, RecipientState, Record};
 use crate::spool::{BlobDraft, Committed, Draft, NodeFolder, Spool, SpoolError, Stored};
 use crate::time::QueueTime;
 
@@ -43,6 +44,9 @@ fn stopped() -> SpoolError {
 const LEAVING: Duration = Duration::from_secs(10);
 /// A caller hears after so long that his mail is not accepted.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// While so many recipients have a delivered message whose outcome is not durable, nothing from the queue is sent: if the
+/// node died they would get it again.
+const MOST_UNWRITTEN: usize = 256;
 /// Connections for committing, heartbeats, the sweep and addresses; the others read.
 const OWN_CONNECTIONS: usize = 4;
 
@@ -110,6 +114,8 @@ pub struct ClusterSpool {
     jobs: Mutex<Option<UnboundedSender<Job>>>,
     handle: Handle,
     folder: NodeFolder,
+    /// Recipients whose delivery is not durable yet.
+    unwritten: Mutex<HashSet<(QueueId, usize)>>,
     adopted: Mutex<Option<UnboundedReceiver<Outlines>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -168,6 +174,7 @@ impl ClusterSpool {
             jobs: Mutex::new(Some(jobs)),
             handle: Handle::current(),
             folder,
+            unwritten: Mutex::default(),
             adopted: Mutex::new(Some(adopted)),
             committer: Mutex::new(Some(committer)),
             tasks,
@@ -251,6 +258,18 @@ impl ClusterSpool {
         if sent { Ok(answered) } else { Err(stopped()) }
     }
 
+    /// Writes outcomes, and reports with them.
+    async fn write(&self, record: Record) -> Result<(), SpoolError> {
+        let is_delivered = |change: &&Change| matches!(change.state, RecipientState::Done(Outcome::Delivered { .. }));
+        let delivered: Vec<_> =
+            record.changes.iter().filter(is_delivered).map(|change| (change.id, change.recipient)).collect();
+        self.unwritten.lock().extend(&delivered);
+        self.submit(record).await?.await.map_err(|_| stopped())??;
+        let mut unwritten = self.unwritten.lock();
+        delivered.iter().for_each(|written| drop(unwritten.remove(written)));
+        Ok(())
+    }
+
     async fn read(&self, id: QueueId) -> Result<Option<Entry>, DatabaseError> {
         let pooled = self.pool.get().await?;
         let statement = "SELECT format, entry FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
@@ -289,10 +308,11 @@ impl Spool for ClusterSpool {
                 return Ok(());
             }
             // Outcomes, and reports with them, are waited for: they are written again where that fails.
-            let patience = if record.changes.is_empty() { PATIENCE } else { Duration::MAX };
-            let until = tokio::time::Instant::now().checked_add(patience);
+            if !record.changes.is_empty() {
+                return self.write(record).await;
+            }
+            let until = tokio::time::Instant::now() + PATIENCE;
             let slow = || SpoolError::Io(format!("the database did not answer within {PATIENCE:?}"));
-            let Some(until) = until else { return self.submit(record).await?.await.map_err(|_| stopped())? };
             let mut answered = timeout_at(until, self.submit(record)).await.map_err(|_| slow())??;
             match timeout_at(until, &mut answered).await {
                 Ok(answer) => answer.map_err(|_| stopped())?,
@@ -340,7 +360,8 @@ impl Spool for ClusterSpool {
     }
 
     fn may_send(&self) -> bool {
-        self.shared.epoch.pulse.may_send() && !self.shared.has_ended()
+        let is_bounded = self.unwritten.lock().len() < MOST_UNWRITTEN;
+        is_bounded && self.shared.epoch.pulse.may_send() && !self.shared.has_ended()
     }
 
     fn recovered(&self) -> Outlines {

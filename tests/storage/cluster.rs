@@ -16,7 +16,7 @@ use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::UnixTime;
 use support::postgres::{self, Postgres};
 
-use super::spool_store::fixture::{LARGE, accepted, change, content, delivered, message};
+use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
 mod rounds;
 mod shared;
@@ -215,6 +215,27 @@ async fn what_was_delivered_counts_also_after_the_end_of_an_epoch() {
 
 /// Whatever becomes of the primary, the outcome of a transaction is found out, and no client's mail is both refused and
 /// delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_more_is_sent_while_many_deliveries_are_not_durable() {
+    let setup = Setup::start();
+    setup.init().await;
+    let node = setup.node("a").await;
+    let (draft, entry) = mail(&*node, 100, 256);
+    node.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
+    setup.primary.freeze();
+    let write = |recipients: std::ops::Range<usize>| {
+        let (node, outcomes) = (node.clone(), recipients.map(|recipient| delivered(entry.id, recipient)).collect());
+        tokio::spawn(async move { node.commit(changed(outcomes)).await })
+    };
+    assert!(node.may_send());
+    let (first, last) = (write(0..255), write(255..256));
+    eventually("too many would get it again", Duration::from_secs(5), || !node.may_send()).await;
+    setup.primary.thaw();
+    first.await.unwrap().unwrap();
+    last.await.unwrap().unwrap();
+    assert!(node.may_send());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_whose_outcome_is_unknown_is_asked_about() {
     let mut setup = Setup::start();
