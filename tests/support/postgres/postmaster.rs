@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{wait_until, within};
+use crate::wait_until;
 
 /// How long a signal may take to arrive, and a process to be gone.
 const SOON: Duration = Duration::from_secs(20);
@@ -76,13 +76,8 @@ impl Postmaster {
 
 impl Drop for Postmaster {
     fn drop(&mut self) {
-        if self.has_ended() {
-            return;
-        }
-        self.thaw();
-        // At once, but it clears up: its processes first, then its shared memory.
-        signal(self.id(), Signal::QUIT);
-        if !within(SOON, || self.has_ended()) {
+        // An immediate shutdown would wait 5 s for processes that do not answer.
+        if !self.has_ended() {
             self.kill_all();
         }
     }
