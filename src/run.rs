@@ -132,6 +132,7 @@ impl Node {
             current: ground.current.clone(),
             delivery: delivery.clone(),
             spool: ground.spool.clone(),
+            cluster: ground.cluster.clone(),
             reloader: reloader.clone(),
             metrics: ground.metrics.clone(),
             phase: phases,
@@ -144,13 +145,9 @@ impl Node {
         let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
-        background.spawn(ground.watch(pressure, stop.clone()));
-        background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
-        background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
-        background.spawn(ground.logins.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
-        background.spawn(background::adopt(ground.cluster.clone(), delivery.clone(), stop.clone()));
+        ground.spawn_background(&delivery, pressure, &background, &stop);
         phase.send_replace(Phase::Serving);
         let Ground { current, spool, cluster, recently_good, logins, .. } = ground;
         Ok(Self {
@@ -254,6 +251,22 @@ impl Ground {
             metrics: self.metrics.clone(),
             trace: self.trace.clone(),
         }
+    }
+
+    /// Starts the background tasks of the queue and of what is remembered.
+    fn spawn_background(
+        &self,
+        delivery: &Arc<Delivery>,
+        pressure: Arc<Pressure>,
+        background: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        background.spawn(self.watch(pressure, stop.clone()));
+        background.spawn(self.recently_good.clone().keep_saving(stop.clone()));
+        background.spawn(self.strangers.clone().tell_sums(stop.clone()));
+        background.spawn(self.logins.clone().keep_saving(stop.clone()));
+        background.spawn(background::adopt(self.cluster.clone(), delivery.clone(), stop.clone()));
+        background.spawn(admin::requests::answer(self.cluster.clone(), delivery.clone(), stop.clone()));
     }
 
     /// Checks resources for more mail.

@@ -6,10 +6,11 @@ use tokio_postgres::error::SqlState;
 use super::database::{Connection, DatabaseError};
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 /// Migrations; the first makes number 1.
-const MIGRATIONS: [&str; SCHEMA as usize] = ["
+const MIGRATIONS: [&str; SCHEMA as usize] = [
+    "
 CREATE SCHEMA fingerpost;
 -- What exists once. age: the queue's time in seconds, which goes on only while a node lives.
 CREATE TABLE fingerpost.installation (
@@ -67,7 +68,21 @@ CREATE TABLE fingerpost.upload (
     id bigint PRIMARY KEY,
     epoch bigint NOT NULL
 );
-"];
+",
+    "
+-- What operators want done with mail of other nodes. epoch: whom it is addressed to; taken: it is being done. Without a
+-- log: it does not wait for a standby, and is empty after a crash and on a new primary.
+CREATE UNLOGGED TABLE fingerpost.request (
+    key bytea PRIMARY KEY,
+    epoch bigint NOT NULL,
+    asked timestamptz NOT NULL DEFAULT now(),
+    request text NOT NULL,
+    taken boolean NOT NULL DEFAULT false,
+    reply text
+);
+CREATE INDEX request_of_epoch ON fingerpost.request (epoch);
+",
+];
 
 /// What `init` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
