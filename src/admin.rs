@@ -31,6 +31,7 @@ use crate::time::UnixTime;
 mod all_nodes;
 pub mod api;
 pub mod directory;
+pub mod drain;
 pub mod explain;
 pub mod guard;
 pub mod held;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub reloader: Arc<Reloader>,
     pub metrics: Metrics,
     pub phase: watch::Receiver<probes::Phase>,
+    /// Where an operator asks for a drain.
+    pub drain: watch::Sender<Option<drain::Pause>>,
     pub trace_folder: PathBuf,
     pub started_at: UnixTime,
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::drain::Pause;
 use crate::admin::guard::Token;
 use crate::admin::probes::{Phase, Probes};
 use crate::admin::{self, Door, Served};
@@ -47,6 +48,7 @@ use crate::trace::{Trace, writer};
 use crate::{descriptors, private};
 
 mod background;
+mod drain;
 mod mail_seen;
 pub(crate) mod preflight;
 mod privileges;
@@ -69,6 +71,7 @@ pub struct Node {
     logins: Arc<SavedTable<Guesses>>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
+    drain: watch::Sender<Option<Pause>>,
     trace: writer::Writer,
     servers: [Served; 2],
     /// Stops background tasks.
@@ -106,6 +109,7 @@ impl Node {
         let (ground, trace) = Ground::lay(config).await?;
         let config = ground.current.load().config.clone();
         let (phase, phases) = watch::channel(Phase::Starting);
+        let drain = watch::Sender::new(None);
         let queue = Arc::new(OnceLock::new());
         let probes = Door::open(config.admin.metrics_bind, "metrics_bind").await?;
         let probes = probes.serve_probes(Probes {
@@ -136,6 +140,7 @@ impl Node {
             reloader: reloader.clone(),
             metrics: ground.metrics.clone(),
             phase: phases,
+            drain: drain.clone(),
             trace_folder: trace_folder(&config),
             started_at,
         };
@@ -160,6 +165,7 @@ impl Node {
             logins,
             reloader,
             phase,
+            drain,
             trace,
             servers,
             stop,

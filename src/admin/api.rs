@@ -14,7 +14,7 @@ use super::explain::{Explained, explain, refusal_in_words};
 use super::json::{Json, escaped};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
-use super::{Parts, all_nodes, held, spool};
+use super::{Parts, all_nodes, drain, held, spool};
 use crate::cluster::requests::Request;
 use crate::config::check::{Problem, render};
 use crate::delivery::dispatch::Delivery;
@@ -43,6 +43,7 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/directories/{name}/held", get(held::held))
         .route("/api/directories/{name}/expect", post(held::expect).layer(DefaultBodyLimit::max(held::LONGEST)))
         .route("/api/directories/{name}/export", get(directory_export))
+        .route("/api/drain", post(drain::drain))
         .route("/api/reload", post(reload))
         .route("/api/route", get(route))
         .route("/api/trace", get(trace))
@@ -191,14 +192,19 @@ pub(super) struct Accept {
 impl Accept {
     /// Whether `?accept` is given: without a value, or with a positive one.
     pub(super) fn is_given(&self) -> Result<bool, Refusal> {
-        match self.accept.as_deref() {
-            Some("" | "1" | "true" | "yes") => Ok(true),
-            None | Some("0" | "false" | "no") => Ok(false),
-            Some(other) => Err(failed(
-                StatusCode::BAD_REQUEST,
-                format!("`accept={other}` is neither yes nor no; write ?accept or leave it out"),
-            )),
-        }
+        is_given("accept", self.accept.as_deref())
+    }
+}
+
+/// Whether this key of a query is given: without a value, or with a positive one.
+pub(super) fn is_given(key: &str, value: Option<&str>) -> Result<bool, Refusal> {
+    match value {
+        Some("" | "1" | "true" | "yes") => Ok(true),
+        None | Some("0" | "false" | "no") => Ok(false),
+        Some(other) => Err(failed(
+            StatusCode::BAD_REQUEST,
+            format!("`{key}={other}` is neither yes nor no; write {key} or leave it out"),
+        )),
     }
 }
 

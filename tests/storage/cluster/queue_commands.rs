@@ -1,4 +1,4 @@
-//! Queue commands at one node about the mail of all: two nodes and a real PostgreSQL with a
+//! Queue commands at one node about the mail of all, and a node that is drained: two nodes and a real PostgreSQL with a
 //! synchronous standby.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use support::senders::Raw;
 use support::sink::Sink;
 use support::test_node::TestNode;
 use support::two_systems::{self, message};
-use support::{free_port, wait_until};
+use support::{free_port, wait_until, within};
 use tokio::time::Instant;
 
 use super::{Setup, entry_of, mail};
@@ -105,7 +105,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn the_queue_is_handled_from_any_node() {
+fn the_queue_is_handled_from_any_node_and_handed_over_by_a_drain() {
     let setup = Setup::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -125,7 +125,7 @@ fn the_queue_is_handled_from_any_node() {
     everything_is_due(&a);
     mail_of_another_node_is_tried(&setup, &a, ids[1]);
     a_frozen_node_has_done_nothing(&a, &b, ids[3]);
-    mail_of_a_stopped_node_waits_to_be_taken_over(&setup, &a, &mut b);
+    a_drained_node_hands_its_mail_over(&setup, &a, &mut b);
 
     let sink = Sink::start_at(hop, Arc::new(|_| {}));
     wait_until("the other node sends everything", SOON, || {
@@ -135,6 +135,7 @@ fn the_queue_is_handled_from_any_node() {
     let mut sent: Vec<_> = sink.all().iter().map(two_systems::token).collect();
     sent.sort();
     assert_eq!(sent, ["1", "2", "3", "4"], "each once");
+    the_last_node_is_drained_only_alone(&mut a);
 }
 
 /// Requests between two nodes of which only one asks.
@@ -263,7 +264,7 @@ fn a_frozen_node_has_done_nothing(a: &TestNode, b: &TestNode, id: QueueId) {
 }
 
 /// What nobody has taken over yet is shown as that.
-fn mail_of_a_stopped_node_waits_to_be_taken_over(setup: &Setup, a: &TestNode, b: &mut TestNode) {
+fn a_drained_node_hands_its_mail_over(setup: &Setup, a: &TestNode, b: &mut TestNode) {
     let listed = list(a, &[]);
     let last = listed.messages.iter().rfind(|message| message.node.as_deref() == Some("b")).expect("it has one").id;
     // Nobody takes that one over until somebody has this lock.
@@ -277,11 +278,16 @@ fn mail_of_a_stopped_node_waits_to_be_taken_over(setup: &Setup, a: &TestNode, b:
         scope.spawn(|| setup.primary.sql(&hold));
         let is_held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
         wait_until("it is held", SOON, || setup.primary.sql(is_held) == "1");
-        b.stop();
+        let drained = scope.spawn(|| b.run(&["drain", "--pause", "1s"]));
+        let is_draining = within(SOON, || b.get("/readyz").is_some_and(|(_, why)| why.contains("draining")));
+        let takes_clients = Raw::try_hello(b.smtp).is_some(); // until a balancer has seen it
+        let drained = drained.join().unwrap();
         let listed = list(a, &[]);
         let commands = ["drop", "retry"].map(|command| a.run(&["queue", command, &last.to_string()]));
         let table = text(&a.run(&["queue", "list"]));
         setup.primary.sql("SELECT pg_advisory_lock(77); SELECT pg_sleep(0.5)");
+        assert!(is_draining && takes_clients);
+        assert!(code(&drained) == 0 && text(&drained).contains("2 messages goes to a;"), "{drained:?}");
         let owner = listed.messages.iter().find(|message| message.id == last).and_then(|last| last.node.as_deref());
         assert_eq!(owner, Some(""));
         for refused in commands {
@@ -289,5 +295,14 @@ fn mail_of_a_stopped_node_waits_to_be_taken_over(setup: &Setup, a: &TestNode, b:
         }
         assert!(table.contains("none: it waits to be taken over"), "{table}");
     });
+    assert_eq!(b.ended(Duration::from_secs(1)), Some(0));
     wait_until("all is taken over", SOON, || owners(&list(a, &[])) == ["a"; 4]);
+}
+
+fn the_last_node_is_drained_only_alone(a: &mut TestNode) {
+    let refused = a.run(&["drain"]);
+    assert!(code(&refused) == 2 && text(&refused).contains("no other node is running"), "{refused:?}");
+    let alone = a.run(&["drain", "--alone", "--pause", "0s"]);
+    assert!(code(&alone) == 0 && text(&alone).contains("goes to the database"), "{alone:?}");
+    assert_eq!(a.ended(Duration::from_secs(1)), Some(0));
 }
