@@ -203,8 +203,7 @@ fn queued(queue: &Listed) -> Markup {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_strangers_choose_turns_nothing() {
+    fn status() -> Status {
         let status = serde_json::json!({
             "version": "1", "hostname": "mx.contoso.com", "started_at": 1, "phase": "serving",
             "configuration": {
@@ -214,10 +213,37 @@ mod tests {
             "receive_connectors": [], "accepted_domains": [], "directories": [], "send_connectors": [],
             "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "turned_away": [], "memory": 1, "memory_limit": 4, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
         });
-        let status: Status = serde_json::from_value(status).unwrap();
-        let page = shown(&status, &Ok(Listed { total: 0, messages: Vec::new() }), &[]);
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn what_strangers_choose_turns_nothing() {
+        let page = shown(&status(), &Ok(Listed { total: 0, messages: Vec::new() }), &[]);
         let text = "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{61c}e\\u{2028}f\\r&lt;script&gt;";
         assert!(page.contains(text), "{page}");
         assert!(page.contains("\nth{font-weight:600"), "the style stays");
+    }
+
+    #[test]
+    fn the_queue_of_a_cluster_names_nodes_and_one_that_cannot_be_read_leaves_the_page() {
+        let message = |id: &str, node: &str| {
+            serde_json::json!({
+                "id": id, "received_at": 1, "sender": "", "message_id": "", "size": 1, "receive_connector": "", "client": "",
+                "recipients": [{ "address": "a@x.example", "rcpt_to": "", "connector": "", "state": "dropped" }],
+                "node": node,
+            })
+        };
+        let listed = serde_json::json!({
+            "total": 2, "messages": [message("5M8PW200N0200", "mx2"), message("5M8PW200N0201", "")],
+        });
+        let page = shown(&status(), &Ok(serde_json::from_value(listed).unwrap()), &[]);
+        for text in ["<th>Node</th>", "<td>mx2</td>", "<td>none: it waits to be taken over</td>"] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        let page = shown(&status(), &Err("the database is away".into()), &[]);
+        assert!(
+            page.contains("The queue cannot be read: </b>the database is away") && page.contains("Ways out"),
+            "{page}"
+        );
     }
 }
