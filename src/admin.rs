@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::ClusterSpool;
 use crate::delivery::dispatch::Delivery;
 use crate::descriptors;
 use crate::in_force::Current;
@@ -27,8 +28,10 @@ use crate::reload::Reloader;
 use crate::spool::Spool;
 use crate::time::UnixTime;
 
+mod all_nodes;
 pub mod api;
 pub mod directory;
+pub mod drain;
 pub mod explain;
 pub mod guard;
 pub mod held;
@@ -38,6 +41,7 @@ mod page;
 mod connection_slots;
 pub mod probes;
 pub mod queue;
+pub mod requests;
 pub mod spool;
 pub mod status;
 
@@ -49,9 +53,12 @@ pub struct Parts {
     pub current: Arc<Current>,
     pub delivery: Arc<Delivery>,
     pub spool: Arc<dyn Spool>,
+    pub cluster: Option<Arc<ClusterSpool>>,
     pub reloader: Arc<Reloader>,
     pub metrics: Metrics,
     pub phase: watch::Receiver<probes::Phase>,
+    /// Where an operator asks for a drain.
+    pub drain: watch::Sender<Option<drain::Pause>>,
     pub trace_folder: PathBuf,
     pub started_at: UnixTime,
 }

@@ -16,6 +16,7 @@ mod client;
 mod cluster;
 mod demo;
 mod directory;
+mod drain;
 mod export;
 mod held;
 mod logs;
@@ -93,6 +94,8 @@ enum Command {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
     },
+    /// Leave the cluster and end: other nodes take over the mail of this one
+    Drain(drain::DrainArguments),
     /// What became of a message
     Trace(trace::TraceArguments),
     /// Everything on one machine: two organisations, Fingerpost between them, sample mail
@@ -167,6 +170,7 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Queue { command } => queue::queue(config, command).await,
         Command::Spool { command } => spool::spool(config, command).await,
         Command::Cluster { command } => cluster::cluster(config, command).await,
+        Command::Drain(arguments) => drain::drain(config, &arguments).await,
         Command::Trace(arguments) => trace::trace(config, &arguments).await,
         Command::Demo { once, log } => {
             let _flushed = logs::start(LogFormat::Text, &log)?;

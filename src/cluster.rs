@@ -3,8 +3,9 @@
 //! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
 //! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
-//! mail of nodes that are gone), [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one
-//! look, for an operator).
+//! mail of nodes that are gone), [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in
+//! memory of its own mail; pure). For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes),
+//! [`requests`] (what is to be done with that of another).
 
 pub mod batch;
 mod committer;
@@ -13,6 +14,8 @@ pub mod database;
 pub mod epoch;
 pub mod evidence;
 pub mod ids;
+pub mod listing;
+pub mod requests;
 pub mod schema;
 mod secrets;
 mod spool;

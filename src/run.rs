@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::drain::Pause;
 use crate::admin::guard::Token;
 use crate::admin::probes::{Phase, Probes};
 use crate::admin::{self, Door, Served};
@@ -47,6 +48,7 @@ use crate::trace::{Trace, writer};
 use crate::{descriptors, private};
 
 mod background;
+mod drain;
 mod mail_seen;
 pub(crate) mod preflight;
 mod privileges;
@@ -70,6 +72,7 @@ pub struct Node {
     logins: Arc<SavedTable<Guesses>>,
     reloader: Arc<Reloader>,
     phase: watch::Sender<Phase>,
+    drain: watch::Sender<Option<Pause>>,
     trace: writer::Writer,
     servers: [Served; 2],
     /// Stops background tasks.
@@ -109,6 +112,7 @@ impl Node {
         let (ground, trace) = Ground::lay(config).await?;
         let config = ground.current.load().config.clone();
         let (phase, phases) = watch::channel(Phase::Starting);
+        let drain = watch::Sender::new(None);
         let queue = Arc::new(OnceLock::new());
         let probes = Door::open(config.admin.metrics_bind, "metrics_bind").await?;
         let probes = probes.serve_probes(Probes {
@@ -135,9 +139,11 @@ impl Node {
             current: ground.current.clone(),
             delivery: delivery.clone(),
             spool: ground.spool.clone(),
+            cluster: ground.cluster.clone(),
             reloader: reloader.clone(),
             metrics: ground.metrics.clone(),
             phase: phases,
+            drain: drain.clone(),
             trace_folder: trace_folder(&config),
             started_at,
         };
@@ -147,12 +153,9 @@ impl Node {
         let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
-        background.spawn(ground.watch(pressure, stop.clone()));
-        background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
-        background::keep_memories(&ground, &background, &stop);
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
-        background.spawn(background::adopt(ground.cluster.clone(), delivery.clone(), stop.clone()));
+        background::spawn(&ground, &delivery, pressure, &background, &stop);
         phase.send_replace(Phase::Serving);
         let Ground { current, spool, cluster, recently_good, logins, .. } = ground;
         Ok(Self {
@@ -165,6 +168,7 @@ impl Node {
             logins,
             reloader,
             phase,
+            drain,
             trace,
             servers,
             stop,

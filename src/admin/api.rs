@@ -8,14 +8,14 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use tracing::info;
 
 use super::directory::{self, Looked, Stats};
 use super::explain::{Explained, explain, refusal_in_words};
 use super::json::{Json, escaped};
 use super::queue::{Listed, Message};
 use super::status::{Status, collect};
-use super::{Parts, held, spool};
+use super::{Parts, all_nodes, drain, held, spool};
+use crate::cluster::requests::Request;
 use crate::config::check::{Problem, render};
 use crate::delivery::dispatch::Delivery;
 use crate::directory::Conflict;
@@ -43,6 +43,7 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/api/directories/{name}/held", get(held::held))
         .route("/api/directories/{name}/expect", post(held::expect).layer(DefaultBodyLimit::max(held::LONGEST)))
         .route("/api/directories/{name}/export", get(directory_export))
+        .route("/api/drain", post(drain::drain))
         .route("/api/reload", post(reload))
         .route("/api/route", get(route))
         .route("/api/trace", get(trace))
@@ -58,10 +59,13 @@ pub struct Failed {
 /// The most queued messages in one response.
 pub(crate) const MOST_LISTED: usize = 10_000;
 
-/// A response, or an error.
-pub(super) type Answer<T> = Result<Json<T>, (StatusCode, Json<Failed>)>;
+/// An error response.
+pub(super) type Refusal = (StatusCode, Json<Failed>);
 
-pub(super) fn failed(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<Failed>) {
+/// A response, or an error.
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
+
+pub(super) fn failed(status: StatusCode, error: impl Into<String>) -> Refusal {
     (status, Json(Failed { error: error.into() }))
 }
 
@@ -89,8 +93,7 @@ struct Part {
 
 async fn queue_list(State(parts): State<Arc<Parts>>, Query(Part { limit, after }): Query<Part>) -> Answer<Listed> {
     let most = limit.unwrap_or(1_000).min(MOST_LISTED);
-    let listed = from_disk(&parts, move |delivery| delivery.list(after, most)).await?;
-    Ok(Json(Listed::of(listed)))
+    all_nodes::list(&parts, after, most).await.map(Json)
 }
 
 /// Runs a question that may read from the disk on a blocking thread.
@@ -110,14 +113,8 @@ fn id_of(text: &str) -> Result<QueueId, (StatusCode, Json<Failed>)> {
         .map_err(|error: crate::message::queue_id::NotAQueueId| failed(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-fn no_such_message(id: QueueId) -> (StatusCode, Json<Failed>) {
-    failed(StatusCode::NOT_FOUND, format!("there is no message {id} in the queue; `fingerpost trace` may know it"))
-}
-
 async fn queue_show(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Message> {
-    let id = id_of(&id)?;
-    let entry = from_disk(&parts, move |delivery| delivery.show(id)).await?;
-    Ok(Json(Message::of(&entry.ok_or_else(|| no_such_message(id))?)))
+    all_nodes::show(&parts, id_of(&id)?).await.map(Json)
 }
 
 /// How many messages a command changed.
@@ -128,12 +125,7 @@ pub struct Done {
 
 async fn queue_retry(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
     let id = id_of(&id)?;
-    if from_disk(&parts, move |delivery| delivery.show(id)).await?.is_none() {
-        return Err(no_such_message(id));
-    }
-    let messages = usize::from(parts.delivery.retry(id));
-    info!(queue_id = %id, "an operator asked for another attempt");
-    Ok(Json(Done { messages }))
+    all_nodes::about(&parts, id, &Request::Retry { id }).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -148,26 +140,12 @@ async fn queue_retry_all(State(parts): State<Arc<Parts>>, Query(Of { connector }
         let error = format!("there is no send connector `{connector}`; `fingerpost status` lists them");
         return Err(failed(StatusCode::NOT_FOUND, error));
     }
-    let messages = parts.delivery.retry_all(connector.as_deref());
-    match connector {
-        Some(connector) => {
-            info!(messages, connector, "an operator asked for another attempt of what waits for a connector")
-        }
-        None => info!(messages, "an operator asked for another attempt of all"),
-    }
-    Ok(Json(Done { messages }))
+    all_nodes::retry_all(&parts, connector).await.map(Json)
 }
 
 async fn queue_drop(State(parts): State<Arc<Parts>>, Path(id): Path<String>) -> Answer<Done> {
     let id = id_of(&id)?;
-    match parts.delivery.drop_message(id).await {
-        Ok(true) => {
-            info!(queue_id = %id, "an operator dropped the message");
-            Ok(Json(Done { messages: 1 }))
-        }
-        Ok(false) => Err(no_such_message(id)),
-        Err(error) => Err(failed(StatusCode::INTERNAL_SERVER_ERROR, error)),
-    }
+    all_nodes::about(&parts, id, &Request::Drop { id }).await.map(Json)
 }
 
 /// The result of a reload.
@@ -213,15 +191,20 @@ pub(super) struct Accept {
 
 impl Accept {
     /// Whether `?accept` is given: without a value, or with a positive one.
-    pub(super) fn is_given(&self) -> Result<bool, (StatusCode, Json<Failed>)> {
-        match self.accept.as_deref() {
-            Some("" | "1" | "true" | "yes") => Ok(true),
-            None | Some("0" | "false" | "no") => Ok(false),
-            Some(other) => Err(failed(
-                StatusCode::BAD_REQUEST,
-                format!("`accept={other}` is neither yes nor no; write ?accept or leave it out"),
-            )),
-        }
+    pub(super) fn is_given(&self) -> Result<bool, Refusal> {
+        is_given("accept", self.accept.as_deref())
+    }
+}
+
+/// Whether this key of a query is given: without a value, or with a positive one.
+pub(super) fn is_given(key: &str, value: Option<&str>) -> Result<bool, Refusal> {
+    match value {
+        Some("" | "1" | "true" | "yes") => Ok(true),
+        None | Some("0" | "false" | "no") => Ok(false),
+        Some(other) => Err(failed(
+            StatusCode::BAD_REQUEST,
+            format!("`{key}={other}` is neither yes nor no; write {key} or leave it out"),
+        )),
     }
 }
 

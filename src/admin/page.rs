@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
 
-use super::Parts;
+use super::json::Json;
 use super::queue::Listed;
 use super::status::{Health, Status};
+use super::{Parts, all_nodes};
 use crate::directory::HeldList;
 use crate::printable;
 
@@ -25,13 +26,7 @@ th{font-weight:600;border-bottom:1px solid #c9ced6}td{border-bottom:1px solid #e
 th{border-color:#444a53}td{border-color:#2a2f36}.bad{color:#ff8593}}";
 
 pub(super) async fn show(State(parts): State<Arc<Parts>>) -> Html<String> {
-    let delivery = parts.delivery.clone();
-    let read = tokio::task::spawn_blocking(move || delivery.list(None, SHOWN)).await;
-    let queue = match read {
-        Ok(Ok(listed)) => Listed::of(listed),
-        Ok(Err(error)) => return Html(unread(&error.to_string())),
-        Err(error) => return Html(unread(&error.to_string())),
-    };
+    let queue = all_nodes::list(&parts, None, SHOWN).await.map_err(|(_, Json(failed))| failed.error);
     let held = held(&parts).await;
     let status = super::api::status_now(parts).await;
     Html(shown(&status, &queue, &held))
@@ -50,18 +45,16 @@ async fn held(parts: &Arc<Parts>) -> Vec<(String, HeldList)> {
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
-/// An error instead of the page.
-fn unread(error: &str) -> String {
-    html! { p { "The queue cannot be read: " (error) } }.into_string()
-}
+/// The queue, or why it cannot be read.
+type Queue = Result<Listed, String>;
 
 /// Texts that strangers chose must not affect the display of what is next to them.
-fn shown(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> String {
+fn shown(status: &Status, queue: &Queue, held: &[(String, HeldList)]) -> String {
     let page = page(status, queue, held).into_string();
     printable::lines(&page).into_owned()
 }
 
-fn page(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> Markup {
+fn page(status: &Status, queue: &Queue, held: &[(String, HeldList)]) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -85,7 +78,10 @@ fn page(status: &Status, queue: &Listed, held: &[(String, HeldList)]) -> Markup 
                 @for (name, list) in held { (changes_held(name, list)) }
                 (domains(status))
                 (doors(status))
-                (queued(queue))
+                @match queue {
+                    Ok(queue) => (queued(queue)),
+                    Err(error) => p.note { b { "The queue cannot be read: " } (error) },
+                }
             }
         }
     }
@@ -179,15 +175,17 @@ fn doors(status: &Status) -> Markup {
 }
 
 fn queued(queue: &Listed) -> Markup {
+    let is_shared = queue.messages.iter().any(|message| message.node.is_some());
     html! {
         h2 { "Queue: " (queue.total) " messages" }
         @if !queue.messages.is_empty() {
             table {
-                tr { th { "Message" } th { "Since" } th { "From" } th { "To" } th { "How it stands" } }
+                tr { th { "Message" } @if is_shared { th { "Node" } } th { "Since" } th { "From" } th { "To" } th { "How it stands" } }
                 @for message in &queue.messages {
                     @for recipient in &message.recipients {
                         tr {
                             td { (message.id) }
+                            @if is_shared { td { (message.node_in_words()) } }
                             td { (message.received_at) }
                             td { "<" (message.sender) ">" }
                             td { (recipient.address) }
@@ -205,8 +203,7 @@ fn queued(queue: &Listed) -> Markup {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_strangers_choose_turns_nothing() {
+    fn status() -> Status {
         let status = serde_json::json!({
             "version": "1", "hostname": "mx.contoso.com", "started_at": 1, "phase": "serving",
             "configuration": {
@@ -216,10 +213,37 @@ mod tests {
             "receive_connectors": [], "accepted_domains": [], "directories": [], "send_connectors": [],
             "spool": { "free_bytes": 1, "min_free": 1, "back_pressure": false, "turned_away": [], "memory": 1, "memory_limit": 4, "dead_letters": 0, "takes_nothing": "", "unreadable": [] },
         });
-        let status: Status = serde_json::from_value(status).unwrap();
-        let page = shown(&status, &Listed { total: 0, messages: Vec::new() }, &[]);
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn what_strangers_choose_turns_nothing() {
+        let page = shown(&status(), &Ok(Listed { total: 0, messages: Vec::new() }), &[]);
         let text = "a\\u{202e}b\\u{2066}c\\u{200f}d\\u{61c}e\\u{2028}f\\r&lt;script&gt;";
         assert!(page.contains(text), "{page}");
         assert!(page.contains("\nth{font-weight:600"), "the style stays");
+    }
+
+    #[test]
+    fn the_queue_of_a_cluster_names_nodes_and_one_that_cannot_be_read_leaves_the_page() {
+        let message = |id: &str, node: &str| {
+            serde_json::json!({
+                "id": id, "received_at": 1, "sender": "", "message_id": "", "size": 1, "receive_connector": "", "client": "",
+                "recipients": [{ "address": "a@x.example", "rcpt_to": "", "connector": "", "state": "dropped" }],
+                "node": node,
+            })
+        };
+        let listed = serde_json::json!({
+            "total": 2, "messages": [message("5M8PW200N0200", "mx2"), message("5M8PW200N0201", "")],
+        });
+        let page = shown(&status(), &Ok(serde_json::from_value(listed).unwrap()), &[]);
+        for text in ["<th>Node</th>", "<td>mx2</td>", "<td>none: it waits to be taken over</td>"] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        let page = shown(&status(), &Err("the database is away".into()), &[]);
+        assert!(
+            page.contains("The queue cannot be read: </b>the database is away") && page.contains("Ways out"),
+            "{page}"
+        );
     }
 }

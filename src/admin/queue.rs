@@ -30,6 +30,9 @@ pub struct Message {
     /// Empty: ourselves.
     pub client: String,
     pub recipients: Vec<Recipient>,
+    /// With `[cluster]`, the name of the node that has it; empty: its node has ended, and it waits to be taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,22 @@ impl Message {
             receive_connector: if is_report { String::new() } else { entry.origin.receive_connector.to_string() },
             client: entry.origin.client.map(|client| client.to_string()).unwrap_or_default(),
             recipients: entry.recipients.iter().map(|queued| Recipient::of(queued, why)).collect(),
+            node: None,
+        }
+    }
+
+    /// The same as that of a cluster's node; empty: nobody's.
+    #[must_use]
+    pub fn at(self, node: &str) -> Self {
+        Self { node: Some(node.to_owned()), ..self }
+    }
+
+    /// Whose it is, for people; empty without `[cluster]`.
+    #[must_use]
+    pub fn node_in_words(&self) -> &str {
+        match self.node.as_deref() {
+            Some("") => "none: it waits to be taken over",
+            node => node.unwrap_or_default(),
         }
     }
 }
@@ -215,6 +234,7 @@ mod tests {
             receive_connector: text(),
             client: text(),
             recipients: standings.map(recipient).into(),
+            node: Some(text()),
         };
         let json = serde_json::to_value(Listed { total: 1, messages: vec![message] }).unwrap();
         let mut words = Vec::new();

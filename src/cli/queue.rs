@@ -116,11 +116,16 @@ fn list(listed: &Listed, limit: usize, now: UnixTime) -> String {
     if listed.total == 0 {
         return "the queue is empty\n".into();
     }
-    let mut rows = vec![["id", "age", "size", "from", "to", "connector", "how it stands"].map(str::to_owned).to_vec()];
+    let is_shared = listed.messages.iter().any(|message| message.node.is_some());
+    let mut head = ["id", "age", "size", "from", "to", "connector", "how it stands"].map(str::to_owned).to_vec();
+    if is_shared {
+        head.insert(1, "node".into());
+    }
+    let mut rows = vec![head];
     for message in &listed.messages {
         for (at, recipient) in message.recipients.iter().enumerate() {
             let first = |text: String| if at == 0 { text } else { String::new() };
-            rows.push(vec![
+            let mut row = vec![
                 first(message.id.to_string()),
                 first(output::age(now.since(message.received_at).as_secs())),
                 first(output::bytes(message.size)),
@@ -128,7 +133,11 @@ fn list(listed: &Listed, limit: usize, now: UnixTime) -> String {
                 recipient.address.clone(),
                 recipient.connector.clone(),
                 recipient.standing.line(),
-            ]);
+            ];
+            if is_shared {
+                row.insert(1, first(message.node_in_words().to_owned()));
+            }
+            rows.push(row);
         }
     }
     let shown = match (listed.messages.len(), listed.messages.last()) {
@@ -155,6 +164,9 @@ fn show(message: &Message) -> String {
         output::value(&message.message_id),
         output::bytes(message.size)
     );
+    if message.node.is_some() {
+        text.push_str(&format!("  node      {}\n", output::value(message.node_in_words())));
+    }
     for recipient in &message.recipients {
         let rcpt_to = match recipient.rcpt_to == recipient.address {
             true => String::new(),

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::timelines::Timelines;
@@ -331,6 +332,18 @@ impl Pool {
             None => self.database.connect().await?,
         };
         Ok(Pooled { pool: self, connection: Some(connection), _slot: slot })
+    }
+
+    /// The rows of one statement.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn query(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
+        let pooled = self.get().await?;
+        let rows = async { Ok(pooled.client().query(statement, values).await?) };
+        let rows = pooled.connection().while_believed(rows).await?;
+        pooled.give_back().await;
+        Ok(rows)
     }
 }
 

@@ -74,6 +74,8 @@ fn boot_time() -> u64 {
 pub struct Epoch {
     pub id: i64,
     pub node: u32,
+    /// The node's name.
+    pub name: String,
     pub ids: Ids,
     pub pulse: Pulse,
 }
@@ -128,7 +130,8 @@ impl Epoch {
             // Ids that were given out after the last heartbeat are skipped.
             let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
             let node = number.unsigned_abs();
-            return Ok(Self { id, node, ids: Ids::new(node, from), pulse: Pulse::new(sent, age.unsigned_abs()) });
+            let (ids, pulse) = (Ids::new(node, from), Pulse::new(sent, age.unsigned_abs()));
+            return Ok(Self { id, node, name: name.to_owned(), ids, pulse });
         }
     }
 

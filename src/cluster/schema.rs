@@ -88,6 +88,17 @@ CREATE TABLE fingerpost.refused_address (
     first bigint NOT NULL,
     last bigint NOT NULL
 ) WITH (fillfactor = 70);
+-- What operators want done with mail of other nodes. epoch: whom it is addressed to; taken: it is being done. Without a
+-- log: it does not wait for a standby, and is empty after a crash and on a new primary.
+CREATE UNLOGGED TABLE fingerpost.request (
+    key bytea PRIMARY KEY,
+    epoch bigint NOT NULL,
+    asked timestamptz NOT NULL DEFAULT now(),
+    request text NOT NULL,
+    taken boolean NOT NULL DEFAULT false,
+    reply text
+);
+CREATE INDEX request_of_epoch ON fingerpost.request (epoch);
 ",
 ];
 

@@ -210,6 +210,23 @@ impl ClusterSpool {
         self.addresses.clone()
     }
 
+    /// This node's epoch and name.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.shared.epoch
+    }
+
+    /// Whether its epoch has ended: what it writes does not count any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.has_ended()
+    }
+
+    /// Connections for reading.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Another configuration is in force, with this digest.
     pub fn set_configuration(&self, digest: String) {
         *self.shared.configuration.lock() = digest;
@@ -266,22 +283,23 @@ impl ClusterSpool {
         self.unwritten.lock().extend(&delivered);
         self.submit(record).await?.await.map_err(|_| stopped())??;
         let mut unwritten = self.unwritten.lock();
-        delivered.iter().for_each(|written| drop(unwritten.remove(written)));
+        for written in &delivered {
+            unwritten.remove(written);
+        }
         Ok(())
     }
 
     async fn read(&self, id: QueueId) -> Result<Option<Entry>, DatabaseError> {
-        let pooled = self.pool.get().await?;
         let statement = "SELECT format, entry FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
-        let (id_there, epoch) = (to_sql(id), self.shared.epoch.id);
-        let row = async { Ok(pooled.client().query_opt(statement, &[&id_there, &epoch]).await?) };
-        let row = pooled.connection().while_believed(row).await?;
-        pooled.give_back().await;
+        let rows = self.pool.query(statement, &[&to_sql(id), &self.shared.epoch.id]).await?;
         let mut mail = self.shared.mail.lock();
-        let Some(row) = row else {
+        let Some(row) = rows.first() else {
             mail.own.remove(id); // its last node has delivered it after all
             return Ok(None);
         };
+        if mail.own.get(id).is_none() {
+            return Ok(None); // it is being taken over: what is written of it now would be left out
+        }
         let entry = batch::entry(row.get(0), row.get(1))?;
         mail.own.narrow(&entry);
         Ok(Some(entry))

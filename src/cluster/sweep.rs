@@ -160,7 +160,8 @@ impl Sweep {
     }
 }
 
-/// Removes what epochs that have ended left: keys of batches, and parts of large contents.
+/// Removes what epochs that have ended left: keys of batches, and parts of large contents; and requests that nobody waits
+/// for any more.
 async fn clean(connection: &Connection) -> Result<(), DatabaseError> {
     let gone = "epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
     let client = connection.client();
@@ -170,5 +171,5 @@ async fn clean(connection: &Connection) -> Result<(), DatabaseError> {
          DELETE FROM fingerpost.body b USING gone WHERE b.id = gone.id"
     );
     client.execute(&statement, &[]).await?;
-    Ok(())
+    super::requests::forget_old(connection).await
 }

@@ -162,6 +162,12 @@ impl Delivery {
         }
     }
 
+    /// A message that is in memory just now, where it may be ahead of the spool.
+    #[must_use]
+    pub fn loaded(&self, id: QueueId) -> Option<Entry> {
+        self.shared.queue.lock().get(id)
+    }
+
     /// How many messages wait and are held for each connector.
     #[must_use]
     pub fn sums(&self) -> Vec<Sum> {

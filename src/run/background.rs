@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Ground, shared};
+use crate::admin;
 use crate::cluster::ClusterSpool;
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
@@ -16,6 +17,7 @@ use crate::descriptors;
 use crate::in_force::Current;
 use crate::listener::Listeners;
 use crate::metrics::Metrics;
+use crate::pressure::Pressure;
 use crate::reload::Reloader;
 use crate::time::UnixTime;
 use crate::trace::room::Room;
@@ -67,18 +69,28 @@ impl AfterReload {
     }
 }
 
-/// Saves what is remembered, and tells other nodes.
-pub(super) fn keep_memories(ground: &Ground, background: &TaskTracker, stop: &CancellationToken) {
+/// The tasks that need nothing but the ground and the queue.
+pub(super) fn spawn(
+    ground: &Ground,
+    delivery: &Arc<Delivery>,
+    pressure: Arc<Pressure>,
+    background: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    background.spawn(ground.watch(pressure, stop.clone()));
     background.spawn(ground.recently_good.clone().keep_saving(stop.clone()));
+    background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
     background.spawn(ground.logins.clone().keep_saving(stop.clone()));
-    if let Some(cluster) = ground.cluster.clone() {
-        background.spawn(shared::keep_telling(cluster, ground.recently_good.table.clone(), stop.clone()));
-    }
+    let Some(cluster) = &ground.cluster else { return };
+    background.spawn(adopt(cluster.clone(), delivery.clone(), stop.clone()));
+    background.spawn(admin::requests::answer(cluster.clone(), delivery.clone(), stop.clone()));
+    let table = ground.recently_good.table.clone();
+    background.spawn(shared::keep_telling(cluster.clone(), table, stop.clone()));
 }
 
 /// Hands mail that the cluster's other nodes left to the queue.
-pub(super) async fn adopt(cluster: Option<Arc<ClusterSpool>>, delivery: Arc<Delivery>, stop: CancellationToken) {
-    let Some(mut adopted) = cluster.and_then(|cluster| cluster.adopted()) else { return };
+pub(super) async fn adopt(cluster: Arc<ClusterSpool>, delivery: Arc<Delivery>, stop: CancellationToken) {
+    let Some(mut adopted) = cluster.adopted() else { return };
     while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
         delivery.adopt(outlines);
     }

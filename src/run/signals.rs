@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Node;
+use crate::admin::drain::Pause;
 use crate::reload::Consent;
 use crate::{descriptors, give_back};
 
@@ -29,6 +30,16 @@ pub async fn run(file: &Path) -> Result<(), String> {
             _ = hangup.recv() => reload(&node).await,
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
+            Pause(pause) = node.asked_to_drain() => {
+                tracing::info!("draining: it stops in {pause:?}");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = node.spool_ended() => {}
+                }
+                break Ok(());
+            }
             why = node.spool_ended() => {
                 break Err(format!("the spool takes nothing any more ({why}): it ends, to be started again"));
             }

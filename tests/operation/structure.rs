@@ -135,6 +135,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "in_force",
             "reload",
             "spool",
+            "cluster",
             "pressure",
             "delivery",
         ],

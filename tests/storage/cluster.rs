@@ -18,6 +18,7 @@ use support::postgres::{self, Postgres};
 
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
+mod queue_commands;
 mod rounds;
 mod shared;
 

@@ -30,7 +30,9 @@ async fn unread(shared: &QueueShared, id: QueueId, error: &SpoolError) -> Result
     let there_is_one = !changes.is_empty();
     shared.parts.spool.commit(Record { accepted: Vec::new(), changes }).await?;
     shared.queue.lock().forget(id);
-    tracing::info!(queue_id = %id, %error, "dropped by an operator, unread");
+    if there_is_one {
+        tracing::info!(queue_id = %id, %error, "dropped by an operator, unread");
+    }
     Ok(there_is_one)
 }
 

@@ -21,6 +21,8 @@ fn the_server_is_seen_and_stops_when_it_is_told() {
 
     let second = installation.run(&["run"]);
     assert_eq!(second.code, 2, "{second:?}");
+    let drained = installation.run(&["drain"]);
+    assert!(drained.code == 2 && drained.err.contains("without [cluster] there is nobody"), "{drained:?}");
     assert_eq!(server.stop(), 0);
     assert!(TcpStream::connect(installation.smtp).is_err());
     assert!(installation.log().contains("\"message\":\"stopped\""), "{}", installation.log());
