@@ -5,7 +5,7 @@
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
 //! mail of nodes that are gone), [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in
 //! memory of its own mail; pure). For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes),
-//! [`requests`] (what is to be done with that of another).
+//! [`requests`] (what is to be done with that of another), [`import`] (mail of a node's own spool).
 
 pub mod batch;
 mod committer;
@@ -14,6 +14,7 @@ pub mod database;
 pub mod epoch;
 pub mod evidence;
 pub mod ids;
+pub mod import;
 pub mod listing;
 pub mod requests;
 pub mod schema;

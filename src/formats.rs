@@ -12,7 +12,7 @@ const WRITE: &str = "FINGERPOST_NEW_EXAMPLES";
 
 /// All formats (`spool-log` is not written any more, and refused: `tests/storage/spool_store/damage.rs`). JSON and
 /// lines of text contain no number; then only the example's name has it.
-const ALL: [&str; 15] = [
+const ALL: [&str; 16] = [
     "accepted-domains",
     "admin-token",
     "directory-changes",
@@ -26,6 +26,7 @@ const ALL: [&str; 15] = [
     "spool-checkpoint",
     "spool-clock",
     "spool-log",
+    "spool-moved",
     "spool-segment",
     "trace",
 ];

@@ -38,9 +38,8 @@ use crate::pressure::Pressure;
 use crate::reload::{self, Reloader};
 use crate::routing::recently_good::RecentlyGood;
 use crate::session::Services;
+use crate::spool::Spool;
 use crate::spool::condition::Condition;
-use crate::spool::store::LogStore;
-use crate::spool::{Sizes, Spool};
 use crate::state::saved_table::SavedTable;
 use crate::strangers::Strangers;
 use crate::time::{Moment, UnixTime};
@@ -54,6 +53,7 @@ pub(crate) mod preflight;
 mod privileges;
 mod shared;
 mod signals;
+pub(crate) mod spool;
 
 use mail_seen::MailSeen;
 use preflight::{Remark, Weight};
@@ -231,7 +231,7 @@ impl Ground {
         look_after(&config)?;
         let outbound = Outbound::new(metrics.clone());
         let state_dir = config.server.state_dir.clone();
-        let (spool, cluster) = open_spool(&config, &metrics).await?;
+        let (spool, cluster) = spool::open(&config, &metrics).await?;
         let now = Moment::now(spool.queue_time());
         let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
         let logins = Arc::new(SavedTable::load(&state_dir, now)?);
@@ -303,26 +303,6 @@ impl Ground {
             hashing: Arc::default(),
         }
     }
-}
-
-/// Opens the node's own spool, or joins the cluster.
-async fn open_spool(config: &Config, metrics: &Metrics) -> Result<(Arc<dyn Spool>, Option<Arc<ClusterSpool>>), String> {
-    let (folder, measured) = (config.server.state_dir.join("spool"), metrics.clone());
-    let opened = tokio::task::spawn_blocking(move || LogStore::open(&folder, Sizes::default(), measured)).await;
-    let own = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    let Some(cluster) = &config.cluster else { return Ok((Arc::new(own), None)) };
-    let waiting = own.live_messages();
-    if waiting > 0 {
-        return Err(format!(
-            "{waiting} messages wait in the node's own spool, which [cluster] does not look after: \
-             start without [cluster] until they are delivered"
-        ));
-    }
-    drop(own);
-    let folder = config.server.state_dir.join("node");
-    let joined = ClusterSpool::open(cluster, folder, &config.common_digest(), metrics.clone()).await;
-    let joined = Arc::new(joined.map_err(|error| error.to_string())?);
-    Ok((joined.clone(), Some(joined)))
 }
 
 /// What directories need from other parts.

@@ -35,6 +35,7 @@ mod committer;
 #[cfg(test)]
 pub(crate) mod formats;
 pub(crate) mod content_cache;
+pub mod moved;
 mod node_folder;
 mod job;
 mod blobs;

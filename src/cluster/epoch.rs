@@ -243,7 +243,7 @@ async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -
 }
 
 /// The number of the node of this name, which is given out where the name is new.
-async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
+pub(super) async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
     let client = connection.client();
     if let Some(row) = client.query_opt("SELECT number FROM fingerpost.node WHERE name = $1", &[&name]).await? {
         return Ok(row.get(0));

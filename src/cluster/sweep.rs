@@ -102,9 +102,10 @@ impl Sweep {
             client.batch_execute("ROLLBACK").await?;
             return Err(DatabaseError::Ended);
         }
-        // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile.
+        // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile. Those
+        // below 0 are imports that go on.
         let statement = "SELECT DISTINCT epoch FROM fingerpost.queue \
-             WHERE epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
+             WHERE epoch >= 0 AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
         let gone: Vec<i64> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
         let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
                 SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \

@@ -19,6 +19,7 @@ use support::postgres::{self, Postgres};
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
 mod queue_commands;
+mod import;
 mod rounds;
 mod shared;
 

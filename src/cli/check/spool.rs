@@ -6,6 +6,8 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::config::Config;
+use crate::run;
 use crate::spool::offline::{Look, NotRead, Offline, Problem};
 
 /// The remedy if another version wrote it, in addition to the error's own text.
@@ -43,6 +45,13 @@ pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
         (None, Look::Whole) => Some(Finding::well(what, format!("is read; {} messages wait", offline.count()))),
         (None, Look::Headers) => None,
     }
+}
+
+/// Checks whether its mail was moved to a cluster.
+pub(super) fn mark(config: &Config) -> Option<Finding> {
+    let what = format!("spool {}", config.server.state_dir.join("spool").display());
+    let why = run::spool::look_at_mark(config).err()?;
+    Some(Finding::bad(what, refused(&why), "docs/cluster.md says how mail is moved"))
 }
 
 fn refused(why: &str) -> String {

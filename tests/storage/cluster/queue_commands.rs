@@ -69,7 +69,7 @@ database = "{database}"
 node = "{node}"
 "#;
 
-fn node(setup: &Setup, name: &str, hop: SocketAddr) -> TestNode {
+pub(crate) fn node(setup: &Setup, name: &str, hop: SocketAddr) -> TestNode {
     let node = TestNode::prepare();
     let database = setup.cluster(name, Standby::Required).database;
     let text = CONFIGURATION.replace("{database}", &database).replace("{node}", name);

@@ -1,0 +1,178 @@
+//! Moves the mail of a node's own spool into the database: each message once, however often the move breaks off.
+//!
+//! A move has a number, which stands in the spool's mark ([`Moved`]). While it goes on its messages belong to an epoch
+//! that nobody has, minus that number, and nobody takes them over; so a message that is there already is found, and left.
+//! When all are there the spool is marked as moved, and only then they belong to epoch 0, which has ended: the next sweep
+//! of any node takes them over.
+
+use std::io;
+use std::path::Path;
+
+use super::contents::PIECE;
+use super::database::{Connection, DatabaseError};
+use super::epoch;
+use super::ids::to_sql;
+use crate::message::queue_id::QueueId;
+use crate::spool::entry::{Entry, RecipientState};
+use crate::spool::header::FORMAT;
+use crate::spool::moved::{Moved, State};
+use crate::spool::{Spool, SpoolError, Stored};
+use crate::time::QueueTime;
+
+/// The most messages, and octets of them, in one transaction.
+const MOST: usize = 200;
+const OCTETS: u64 = 8 << 20;
+
+/// Where mail of no node waits for the next sweep.
+const NOBODYS: i64 = 0;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A message cannot be moved as it is; nothing is lost.
+    #[error("message {0}: {1}")]
+    Message(QueueId, String),
+}
+
+/// Moves everything that waits in `spool`, whose folder is `folder`, and marks it. `node`: the name of this node.
+/// Returns how many messages are in the database by it.
+///
+/// # Errors
+/// [`ImportError`]. The spool may be marked as begun: the same again goes on.
+pub async fn import(connection: &Connection, node: &str, folder: &Path, spool: &dyn Spool) -> Result<u64, ImportError> {
+    let client = connection.client();
+    let moved = match Moved::read(folder)? {
+        Some(moved) => moved,
+        None => Moved { number: random()?, state: State::Begun },
+    };
+    moved.write(folder)?;
+    let epoch = -((moved.number >> 2).cast_signed() | 1);
+    if moved.state == State::Begun {
+        let age: i64 = asked(client.query_one("SELECT age FROM fingerpost.installation", &[]).await)?.get(0);
+        let (node, age) = (epoch::node(connection, node).await?, QueueTime(age.unsigned_abs()));
+        Target { connection, epoch, node, age }.everything(spool).await?;
+        Moved { state: State::Done, ..moved }.write(folder)?;
+    }
+    let warnings = connection.warnings();
+    let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE epoch = $2";
+    let given = asked(client.execute(statement, &[&NOBODYS, &epoch]).await)?;
+    confirmed(connection, warnings)?;
+    Ok(given)
+}
+
+/// Where a move's messages go.
+struct Target<'a> {
+    connection: &'a Connection,
+    epoch: i64,
+    /// This node's number.
+    node: i32,
+    /// The queue's time in the database.
+    age: QueueTime,
+}
+
+impl Target<'_> {
+    async fn everything(&self, spool: &dyn Spool) -> Result<(), ImportError> {
+        let mut after = None;
+        loop {
+            let ids = spool.ids_after(after, MOST);
+            let Some(last) = ids.last() else { return Ok(()) };
+            after = Some(*last);
+            let mut together = Vec::new();
+            let mut octets = 0;
+            for id in ids {
+                let Some(entry) = spool.entry(id)? else { continue };
+                octets += entry.content.size;
+                together.push(entry);
+                if octets >= OCTETS {
+                    self.write(spool, std::mem::take(&mut together)).await?;
+                    octets = 0;
+                }
+            }
+            self.write(spool, together).await?;
+        }
+    }
+
+    /// One transaction.
+    async fn write(&self, spool: &dyn Spool, messages: Vec<Entry>) -> Result<(), ImportError> {
+        let client = self.connection.client();
+        asked(client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await)?;
+        for entry in messages {
+            let (id, content) = (entry.id, spool.open(entry.id)?);
+            self.message(self.as_there(entry, spool.queue_time()), &content).await.map_err(|error| match error {
+                ImportError::Message(_, why) => ImportError::Message(id, why),
+                other => other,
+            })?;
+        }
+        let warnings = self.connection.warnings();
+        asked(client.batch_execute("COMMIT").await)?;
+        Ok(confirmed(self.connection, warnings)?)
+    }
+
+    /// Writes one message, unless it is there already.
+    async fn message(&self, entry: Entry, content: &Stored) -> Result<(), ImportError> {
+        let client = self.connection.client();
+        let wrong = |why: String| ImportError::Message(entry.id, why);
+        let damaged = |error: io::Error| {
+            wrong(format!(
+                "its content cannot be read as it was written ({error}): start without [cluster] and drop it"
+            ))
+        };
+        content.verify().await.map_err(damaged)?;
+        let bytes = entry.to_bytes().map_err(|error| wrong(error.to_string()))?;
+        let (id, format) = (to_sql(entry.id), FORMAT.cast_signed());
+        let statement = "INSERT INTO fingerpost.queue (id, epoch, format, entry, sum) VALUES ($1, $2, $3, $4, 0) \
+             ON CONFLICT (id) DO NOTHING";
+        if asked(client.execute(statement, &[&id, &self.epoch, &format, &bytes]).await)? == 0 {
+            let statement = "SELECT 1 FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
+            let ours = asked(client.query_opt(statement, &[&id, &self.epoch]).await)?;
+            let taken = || wrong("another node's message has its id: run it again when that is delivered".to_owned());
+            return ours.map(drop).ok_or_else(taken);
+        }
+        let (mut pieces, mut number, mut sum) = (content.in_pieces(content.size()), 0i32, 0);
+        while let Some(piece) = pieces.next(PIECE).await.map_err(damaged)? {
+            sum = crc32c::crc32c_append(sum, &piece);
+            let statement = "INSERT INTO fingerpost.body (id, piece, content) VALUES ($1, $2, $3)";
+            asked(client.execute(statement, &[&id, &number, &&*piece]).await)?;
+            number += 1;
+        }
+        let statement = "UPDATE fingerpost.queue SET sum = $2 WHERE id = $1";
+        asked(client.execute(statement, &[&id, &i64::from(sum)]).await)?;
+        Ok(())
+    }
+
+    /// The message as the database has it: as old as it is here, now, by the time of the queue there; with this node's
+    /// number in its id, as two nodes may have given out one.
+    fn as_there(&self, mut entry: Entry, now: QueueTime) -> Entry {
+        let there = |at: QueueTime| QueueTime(self.age.0.saturating_sub(now.since(at).as_secs()));
+        entry.queued_at = there(entry.queued_at);
+        let waiting = entry.recipients.iter_mut().filter_map(|queued| match &mut queued.state {
+            RecipientState::Waiting(waiting) => waiting.ages_from.as_mut(),
+            RecipientState::Held(_) | RecipientState::Done(_) => None,
+        });
+        waiting.for_each(|from| *from = there(*from));
+        entry.id = QueueId(entry.id.0 + (u64::from(self.node.unsigned_abs()) << 10));
+        entry
+    }
+}
+
+fn asked<T>(answer: Result<T, tokio_postgres::Error>) -> Result<T, DatabaseError> {
+    answer.map_err(DatabaseError::from)
+}
+
+/// A wait for the standby that is cancelled ends with a warning.
+fn confirmed(connection: &Connection, warnings: u64) -> Result<(), DatabaseError> {
+    if connection.warnings() == warnings {
+        return Ok(());
+    }
+    Err(DatabaseError::Away("the standby did not confirm a transaction: run it again".into()))
+}
+
+fn random() -> Result<u64, DatabaseError> {
+    let mut number = [0; 8];
+    let no_number = |_| DatabaseError::Away("the system gives no random numbers".into());
+    aws_lc_rs::rand::fill(&mut number).map_err(no_number)?;
+    Ok(u64::from_le_bytes(number))
+}

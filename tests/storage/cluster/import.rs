@@ -1,0 +1,117 @@
+//! A node's own spool is moved into the database: each message once, whatever breaks off.
+
+use fingerpost::cluster::import::{ImportError, import};
+use fingerpost::spool::Sizes;
+use fingerpost::spool::moved::{Moved, State};
+use fingerpost::spool::store::LogStore;
+use fingerpost::time::QueueTime;
+
+use super::*;
+
+/// More than one transaction takes.
+const MESSAGES: usize = 450;
+
+async fn run(setup: &Setup, node: &str, spool: &Path) -> Result<u64, ImportError> {
+    let connection = Database::new(&setup.cluster(node, Standby::Required)).unwrap().connect().await.unwrap();
+    let own = LogStore::open(spool, Sizes::default(), Metrics::new()).unwrap();
+    import(&connection, node, spool, &own).await
+}
+
+/// A spool with so many messages, one of them large and one half delivered; returns them, with their contents.
+async fn filled(spool: &Path, messages: usize) -> Vec<(Entry, Vec<u8>)> {
+    std::fs::create_dir_all(spool.parent().unwrap()).unwrap();
+    let own = LogStore::open(spool, Sizes::default(), Metrics::new()).unwrap();
+    for number in 0..messages {
+        let size = if number == 7 { LARGE } else { 300 };
+        let (draft, entry) = mail(&own, size, 2);
+        let id = entry.id;
+        own.commit(accepted(vec![(draft, entry)])).await.unwrap();
+        if number == 3 {
+            own.commit(changed(vec![delivered(id, 0)])).await.unwrap();
+        }
+    }
+    let mut all = Vec::new();
+    for id in own.ids_after(None, messages) {
+        all.push((own.entry(id).unwrap().unwrap(), own.open(id).unwrap().whole().unwrap()));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_own_mail_is_moved_once_though_the_move_breaks_off() {
+    let setup = Setup::start();
+    setup.init().await;
+    setup.primary.sql("UPDATE fingerpost.installation SET age = age + 1000000");
+    let own = tempfile::tempdir().unwrap();
+    let (first, second) = (own.path().join("0/spool"), own.path().join("1/spool"));
+    let (kept, own_time) = (filled(&first, MESSAGES).await, QueueTime(UnixTime::now().0));
+    let node = setup.node("zero").await;
+
+    // The third transaction fails.
+    let last = kept[MESSAGES - 10].0.id.0;
+    setup.primary.sql(&format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; \
+         CREATE TRIGGER refuse BEFORE INSERT ON fingerpost.queue FOR EACH ROW WHEN (NEW.id = {last}) \
+         EXECUTE FUNCTION refuse()"
+    ));
+    assert!(matches!(run(&setup, "zero", &first).await, Err(ImportError::Database(_))));
+    assert_eq!((setup.rows("queue"), Moved::read(&first).unwrap().unwrap().state), (400, State::Begun));
+    tokio::time::sleep(fingerpost::cluster::epoch::BEAT + Duration::from_secs(1)).await; // a sweep
+    assert_eq!(node.live_messages(), 0, "nobody takes over what is not moved as a whole");
+    setup.primary.sql("DROP TRIGGER refuse ON fingerpost.queue");
+    assert_eq!(run(&setup, "zero", &first).await.unwrap(), MESSAGES as u64);
+    assert_eq!(Moved::read(&first).unwrap().unwrap().state, State::Done);
+    eventually("it is taken over", Duration::from_secs(20), || node.live_messages() == MESSAGES).await;
+    for (before, content) in &kept {
+        let now = entry_of(&node, before.id).await.unwrap();
+        assert_eq!(read(&node, before.id).await, *content);
+        assert_eq!((&now.recipients, &now.content), (&before.recipients, &before.content));
+        let ages = (node.queue_time().since(now.queued_at), own_time.since(before.queued_at));
+        assert!(ages.0.abs_diff(ages.1) < Duration::from_secs(120), "it is as old as it was: {ages:?}");
+    }
+    // Again: nothing is there any more, and what was delivered since does not come back.
+    node.commit(changed(vec![delivered(kept[0].0.id, 0), delivered(kept[0].0.id, 1)])).await.unwrap();
+    assert_eq!(run(&setup, "zero", &first).await.unwrap(), 0);
+    assert_eq!(setup.rows("queue"), MESSAGES - 1);
+
+    // Another node's spool may have the same ids.
+    let copied =
+        std::process::Command::new("cp").arg("-r").arg(own.path().join("0")).arg(own.path().join("1")).status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_file(second.join("moved")).unwrap();
+    setup.node("one").await;
+    assert_eq!(run(&setup, "one", &second).await.unwrap(), MESSAGES as u64);
+    assert_eq!(setup.rows("queue"), 2 * MESSAGES - 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_was_moved_is_not_used_again() {
+    let setup = Setup::start();
+    setup.init().await;
+    let node = queue_commands::node(&setup, "n", std::net::SocketAddr::from(([127, 0, 0, 2], 25)));
+    let text = std::fs::read_to_string(node.path("fingerpost.toml")).unwrap();
+    let (alone, _) = text.split_once("[cluster]").unwrap();
+    let write = |text: &str| node.write("fingerpost.toml", text);
+    let said = |arguments: &[&str]| {
+        let output = node.run(arguments);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let spool = node.path("state/spool");
+    filled(&spool, 3).await;
+    let (code, told) = said(&["run"]);
+    assert!(code == Some(2) && told.contains("`fingerpost cluster import`"), "{code:?} {told}");
+    let (code, told) = said(&["cluster", "import"]);
+    assert!(code == Some(0) && told.starts_with("3 messages are in the shared queue now"), "{code:?} {told}");
+    write(alone);
+    let (code, told) = said(&["run"]);
+    assert!(code == Some(2) && told.contains("move") && told.contains("start with [cluster]"), "{code:?} {told}");
+    let (code, told) = said(&["check"]);
+    assert!(code != Some(0) && told.contains("start with [cluster]"), "{code:?} {told}");
+    Moved { number: 1, state: State::Begun }.write(&spool).unwrap();
+    write(&text);
+    let (code, told) = said(&["run"]);
+    assert!(code == Some(2) && told.contains("run `fingerpost cluster import` again"), "{code:?} {told}");
+    std::fs::remove_dir_all(&spool).unwrap();
+    let (code, told) = said(&["cluster", "import"]);
+    assert!(code == Some(2) && told.contains("there is no spool"), "{code:?} {told}");
+}
