@@ -142,6 +142,7 @@ impl Node {
         let (stop, background) = (CancellationToken::new(), TaskTracker::new());
         let (metrics, cluster) = (ground.metrics.clone(), ground.cluster.clone());
         let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
+        background.spawn(after.live_with_others(stop.clone()));
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
         background.spawn(ground.watch(pressure, stop.clone()));
@@ -150,7 +151,6 @@ impl Node {
         background.spawn(ground.logins.clone().keep_saving(stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
         background.spawn(listeners.clone().renew(stop.clone()));
-        background.spawn(background::adopt(ground.cluster.clone(), delivery.clone(), stop.clone()));
         phase.send_replace(Phase::Serving);
         let Ground { current, spool, cluster, recently_good, logins, .. } = ground;
         Ok(Self {
@@ -226,6 +226,7 @@ impl Ground {
         let outbound = Outbound::new(metrics.clone());
         let state_dir = config.server.state_dir.clone();
         let (spool, cluster) = open_spool(&config, &metrics).await?;
+        cluster.iter().for_each(|cluster| outbound.divide(cluster.share()));
         let now = Moment::now(spool.queue_time());
         let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
         let logins = Arc::new(SavedTable::load(&state_dir, now)?);

@@ -12,17 +12,19 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
-use super::batch;
 use super::committer::{Committer, Job, Uploads};
 use super::contents::{self, Remote};
 use super::database::{Database, DatabaseError, Pool};
 use super::epoch::Epoch;
 use super::ids::to_sql;
+use super::living::Living;
 use super::state::OwnMail;
 use super::sweep::Sweep;
+use super::{batch, census};
 use crate::config::{Cluster, Standby};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::share::Share;
 use crate::spool::condition::{Condition, Takes};
 use crate::spool::content_cache::ContentCache;
 use crate::spool::entry::outline::Outlines;
@@ -76,6 +78,11 @@ impl Shared {
 
     pub(super) fn takes_records(&self) -> bool {
         self.condition.takes_records()
+    }
+
+    /// Whether this node is the one that exports what concerns all.
+    pub(super) fn speaks_for_all(&self) -> bool {
+        self.epoch.living().is_elected() && self.epoch.pulse.may_send()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -151,6 +158,7 @@ impl ClusterSpool {
         let (beating, beats) = (shared.clone(), database.clone());
         let committer = tokio::spawn(Committer::new(shared.clone(), database.clone()).run(to_commit));
         let tasks = vec![
+            tokio::spawn(census::keep_counting(shared.clone(), pool.clone())),
             tokio::spawn(Sweep::new(shared.clone(), database.clone(), adopting).run()),
             tokio::spawn(async move {
                 beating.epoch.keep_beating(&beats, &beating).await;
@@ -173,6 +181,20 @@ impl ClusterSpool {
     /// Mail that this node takes over, for the queue. Only the first call returns it.
     pub fn adopted(&self) -> Option<UnboundedReceiver<Outlines>> {
         self.adopted.lock().take()
+    }
+
+    /// The nodes that live.
+    #[must_use]
+    pub fn living(&self) -> Living {
+        self.shared.epoch.living()
+    }
+
+    /// This node's share of limits that hold for all nodes together. Without the database it stays what it was: others
+    /// may live.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let living = self.living();
+        Share::new(living.rank, living.nodes, self.queue_time())
     }
 
     /// Another configuration is in force, with this digest.

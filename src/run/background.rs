@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::ClusterSpool;
+use crate::cluster::living::Living;
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Delivery;
@@ -38,6 +39,16 @@ impl AfterReload {
         }
     }
 
+    /// What the node has to do with the cluster's other nodes while it runs.
+    pub(super) fn live_with_others(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (cluster, delivery, outbound) = (self.cluster.clone(), self.delivery.clone(), self.outbound.clone());
+        async move {
+            let Some(cluster) = cluster else { return };
+            let limits = divide(&cluster, &outbound, || delivery.limits_changed());
+            tokio::join!(adopt(&cluster, &delivery, &stop), stop.run_until_cancelled(limits));
+        }
+    }
+
     /// Updates them after every reload.
     pub(super) async fn watch(
         self,
@@ -65,11 +76,30 @@ impl AfterReload {
     }
 }
 
-/// Hands mail that the cluster's other nodes left to the queue.
-pub(super) async fn adopt(cluster: Option<Arc<ClusterSpool>>, delivery: Arc<Delivery>, stop: CancellationToken) {
-    let Some(mut adopted) = cluster.and_then(|cluster| cluster.adopted()) else { return };
+/// Hands mail that other nodes left to the queue.
+async fn adopt(cluster: &ClusterSpool, delivery: &Delivery, stop: &CancellationToken) {
+    let Some(mut adopted) = cluster.adopted() else { return };
     while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
         delivery.adopt(outlines);
+    }
+}
+
+/// Keeps the limits divided between the nodes; `changed` is called when other nodes live, and with each turn.
+async fn divide(cluster: &ClusterSpool, outbound: &Outbound, changed: impl Fn()) {
+    let (mut known, mut turn) = (None, 0);
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        let (living, share) = (cluster.living(), cluster.share());
+        outbound.divide(share);
+        let (before, last) = (known.replace((living.rank, living.nodes)), std::mem::replace(&mut turn, share.turn()));
+        if before != known {
+            let Living { rank, nodes, .. } = living;
+            tracing::info!(nodes, rank, "limits are divided between the nodes that live");
+        }
+        if (before, last) != (known, turn) {
+            changed();
+        }
     }
 }
 

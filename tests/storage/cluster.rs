@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::cluster::ClusterSpool;
+use fingerpost::cluster::census::{self, Census};
 use fingerpost::cluster::database::Database;
 use fingerpost::cluster::schema::{self, Made};
 use fingerpost::config::{Cluster, Standby};
@@ -18,6 +19,7 @@ use support::postgres::{self, Postgres};
 
 use super::spool_store::fixture::{LARGE, accepted, change, content, delivered, message};
 
+mod limits;
 mod rounds;
 
 /// A primary, its standby, and a database in them.
@@ -48,8 +50,11 @@ impl Setup {
     }
 
     async fn init(&self) -> Made {
-        let database = Database::new(&self.cluster("a", Standby::Required)).unwrap();
-        schema::init(&database.connect().await.unwrap()).await.unwrap()
+        schema::init(&self.database().connect().await.unwrap()).await.unwrap()
+    }
+
+    fn database(&self) -> Database {
+        Database::new(&self.cluster("a", Standby::Required)).unwrap()
     }
 
     async fn node(&self, name: &str) -> Arc<ClusterSpool> {
@@ -202,7 +207,11 @@ async fn what_was_delivered_counts_also_after_the_end_of_an_epoch() {
     let first = setup.node("a").await;
     let (draft, entry) = mail(&*first, 100, 2);
     first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
+    let all = async || census::count(&setup.database().connect().await.unwrap()).await.unwrap();
+    let counted = Census { messages: 1, unowned: 0, oldest: Some(entry.id.made_at()) };
+    assert_eq!(all().await, counted);
     setup.primary.sql("DELETE FROM fingerpost.epoch");
+    assert_eq!(all().await, Census { unowned: 1, ..counted });
     let changes = vec![delivered(entry.id, 0), deferred(entry.id, 1)];
     first.commit(Record { accepted: Vec::new(), changes }).await.unwrap(); // it is not to be written again
     let second = setup.node("b").await;

@@ -1,0 +1,138 @@
+//! Two nodes divide the limits of their connectors, and one of them counts for both.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fingerpost::share::TURN;
+use parking_lot::Mutex;
+use support::postgres::{self, Postgres};
+use support::senders::{Letter, Raw};
+use support::sink::{OnMessage, Sink};
+use support::test_node::TestNode;
+use support::two_systems::{FILE_DIRECTORY, TwoSystems, message};
+use support::wait_until;
+
+/// How long the next hops take for a message.
+const SLOW: Duration = Duration::from_millis(150);
+const LIMIT: Duration = Duration::from_secs(30);
+const MESSAGES: usize = 8;
+
+/// How many messages of each sender a next hop takes at the moment, and the most so far.
+#[derive(Default)]
+struct AtOnce(Mutex<HashMap<String, [usize; 2]>>);
+
+impl AtOnce {
+    fn watch(self: &Arc<Self>) -> OnMessage {
+        let all = self.clone();
+        Arc::new(move |sunk| {
+            all.change(&sunk.from, |[now, most]| [now + 1, most.max(now + 1)]);
+            std::thread::sleep(SLOW);
+            all.change(&sunk.from, |[now, most]| [now - 1, most]);
+        })
+    }
+
+    fn change(&self, from: &str, change: impl FnOnce([usize; 2]) -> [usize; 2]) {
+        let mut all = self.0.lock();
+        let its = all.entry(from.to_owned()).or_default();
+        *its = change(*its);
+    }
+
+    fn most(&self, from: &str) -> usize {
+        self.0.lock().get(from).map_or(0, |[_, most]| *most)
+    }
+}
+
+/// A node of both, whose primary organisation takes three connections in all, and its secondary one.
+fn prepare(node: &TestNode, text: &str, cluster: &str) {
+    node.write("fingerpost.toml", &format!("{text}\n{cluster}"));
+    node.write("domains.d/domains.toml", support::two_systems::DOMAINS);
+    node.write("recipients.csv", "address\nknown1@contoso.test\n");
+}
+
+fn send(node: &TestNode, from: &str, to: &str) {
+    let mut raw = Raw::hello(node.smtp);
+    for number in 0..MESSAGES {
+        let letter = Letter { from, to: &[to], bytes: &message(&format!("{from}-{number}"), 500) };
+        assert!(matches!(raw.transact(&letter, ""), (_, Some((250, _)))), "{}", node.log());
+    }
+}
+
+fn arrived(sink: &Sink, from: &str) -> usize {
+    sink.all().iter().filter(|sunk| sunk.from == from).count()
+}
+
+#[test]
+fn nodes_have_a_limit_together_and_take_turns_where_it_is_too_small() {
+    let folder = postgres::folder();
+    let primary = Postgres::primary(folder.path());
+    let standby = primary.standby(folder.path());
+    let at_once = Arc::<AtOnce>::default();
+    let listen = |last| Sink::start_at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)), at_once.watch());
+    let (three, one) = (listen(2), listen(3));
+    let two = TwoSystems::prepare(FILE_DIRECTORY);
+    let (mut first, mut second) = (two.node, TestNode::prepare());
+    let mut text = std::fs::read_to_string(first.path("fingerpost.toml")).unwrap();
+    for (is, becomes) in [
+        (first.smtp.to_string(), "{smtp}".to_owned()),
+        (first.metrics.to_string(), "{metrics}".to_owned()),
+        (first.admin().to_string(), "{admin}".to_owned()),
+        (first.folder().display().to_string(), "{folder}".to_owned()),
+        (format!("[\"{}\"]", bracketed(two.primary.address())), limited(three.address(), 3)),
+        (format!("[\"{}\"]", bracketed(two.secondary.address())), limited(one.address(), 1)),
+        ("[server]\n".to_owned(), "[server]\ninstallation = \"contoso\"\n".to_owned()),
+    ] {
+        assert!(text.contains(&is), "{is} in {text}");
+        text = text.replace(&is, &becomes);
+    }
+    let url = format!("{}?sslmode=disable", postgres::urls(&[&primary, &standby]));
+    prepare(&first, &text, &format!("[cluster]\ndatabase = \"{url}\"\nnode = \"a\"\n"));
+    // The other one's configuration is not quite the same.
+    let other = format!("[reports]\nper_minute = 50\n[cluster]\ndatabase = \"{url}\"\nnode = \"b\"\n");
+    prepare(&second, &text, &other);
+    let made = first.run(&["cluster", "init"]);
+    assert!(made.status.success(), "{made:?}");
+    // A turn of the first node begins.
+    let turn = 2 * TURN;
+    primary.sql(&format!("UPDATE fingerpost.installation SET age = (age / {turn} + 1) * {turn}"));
+    first.start();
+    second.start();
+
+    // The single connection is the first node's; what the second has waits.
+    send(&second, "b@sender.test", "other1@contoso.test");
+    send(&first, "a@sender.test", "other1@contoso.test");
+    wait_until("mail of the first node", LIMIT, || arrived(&one, "a@sender.test") == MESSAGES);
+    assert_eq!(arrived(&one, "b@sender.test"), 0);
+    primary.sql(&format!("UPDATE fingerpost.installation SET age = age + {TURN}"));
+    wait_until("mail of the second node", LIMIT, || arrived(&one, "b@sender.test") == MESSAGES);
+    assert_eq!(one.most_connections(), 1);
+
+    // Of three connections the first node has two.
+    for node in [&first, &second] {
+        wait_until("they know each other", LIMIT, || node.log().contains("nodes=2"));
+    }
+    send(&first, "c@sender.test", "known1@contoso.test");
+    send(&second, "d@sender.test", "known1@contoso.test");
+    wait_until("all mail", LIMIT, || three.all().len() == 2 * MESSAGES);
+    assert_eq!((at_once.most("c@sender.test"), at_once.most("d@sender.test")), (2, 1));
+    assert_eq!(three.most_connections(), 3);
+
+    // One of them speaks for both.
+    for (name, value) in [("nodes", 2.0), ("configurations", 2.0), ("unowned_messages", 0.0)] {
+        let series = format!("fingerpost_cluster_{name}");
+        wait_until(&series, LIMIT, || first.metric(&series) == Some(value));
+        assert_eq!(second.metric(&series), Some(0.0), "{series}");
+    }
+    first.stop();
+    wait_until("the other speaks", LIMIT, || second.metric("fingerpost_cluster_nodes") == Some(1.0));
+    assert_eq!(second.metric("fingerpost_cluster_configurations"), Some(1.0));
+}
+
+fn bracketed(address: SocketAddr) -> String {
+    format!("[{}]:{}", address.ip(), address.port())
+}
+
+fn limited(address: SocketAddr, connections: usize) -> String {
+    format!("[\"{}\"]\nmax_connections = {connections}", bracketed(address))
+}
