@@ -3,8 +3,8 @@
 //! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
 //! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
-//! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the mail of all), [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one
-//! look, for an operator).
+//! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the gauges that one exports for all),
+//! [`state`] (what a node has in memory of its own mail; pure), [`status`] (all of it in one look, for an operator).
 
 pub mod batch;
 pub mod census;

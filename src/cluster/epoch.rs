@@ -202,16 +202,10 @@ impl Epoch {
             // A beat that hangs is given up with its connection.
             let beaten = tokio::time::timeout(2 * BEAT, beaten).await;
             match beaten.unwrap_or_else(|_| Err(DatabaseError::Away("a heartbeat hangs".into()))) {
-                Ok(()) => {
-                    is_told = false;
-                    self.living().show(&node.metrics.cluster);
-                }
+                Ok(()) => is_told = false,
                 Err(DatabaseError::Ended) => return,
                 Err(error) => {
                     connection = None;
-                    if !self.pulse.may_send() {
-                        node.metrics.cluster.clear(); // another one speaks for all
-                    }
                     node.takes(Takes::Nothing(error.to_string()));
                     if !std::mem::replace(&mut is_told, true) {
                         tracing::warn!(alert = true, %error, "no heartbeat: another node takes over if this goes on");

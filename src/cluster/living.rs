@@ -1,8 +1,6 @@
-//! The living nodes, as a heartbeat's answer tells them, and the gauges that one of them exports for all.
+//! The living nodes, as the database tells them.
 
 use tokio_postgres::Row;
-
-use crate::metrics::cluster::ClusterMetrics;
 
 /// The columns that [`Living::read`] reads, for the epoch that is the first parameter. A node lives until another one
 /// ends its epoch.
@@ -26,21 +24,5 @@ impl Living {
     pub(super) fn read(row: &Row, first: usize) -> Self {
         let column = |at: usize| usize::try_from(row.get::<_, i64>(first + at)).unwrap_or_default();
         Self { rank: column(0), nodes: column(1), configurations: column(2) }
-    }
-
-    /// Whether this node exports what concerns all: it has the lowest number.
-    #[must_use]
-    pub fn is_elected(&self) -> bool {
-        self.rank == 0
-    }
-
-    /// Sets the gauges of the nodes, where this one is elected; else all that one node exports is 0.
-    pub(super) fn show(&self, metrics: &ClusterMetrics) {
-        if !self.is_elected() {
-            return metrics.clear();
-        }
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.nodes.with_label_values::<&str>(&[]).set(number(self.nodes));
-        metrics.configurations.with_label_values::<&str>(&[]).set(number(self.configurations));
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
+use super::batch;
+use super::census::Census;
 use super::committer::{Committer, Job, Uploads};
 use super::contents::{self, Remote};
 use super::database::{Database, DatabaseError, Pool};
@@ -20,7 +22,6 @@ use super::ids::to_sql;
 use super::living::Living;
 use super::state::OwnMail;
 use super::sweep::Sweep;
-use super::{batch, census};
 use crate::config::{Cluster, Standby};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
@@ -78,11 +79,6 @@ impl Shared {
 
     pub(super) fn takes_records(&self) -> bool {
         self.condition.takes_records()
-    }
-
-    /// Whether this node is the one that exports what concerns all.
-    pub(super) fn speaks_for_all(&self) -> bool {
-        self.epoch.living().is_elected() && self.epoch.pulse.may_send()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -158,7 +154,7 @@ impl ClusterSpool {
         let (beating, beats) = (shared.clone(), database.clone());
         let committer = tokio::spawn(Committer::new(shared.clone(), database.clone()).run(to_commit));
         let tasks = vec![
-            tokio::spawn(census::keep_counting(shared.clone(), pool.clone())),
+            tokio::spawn(Census::keep(shared.clone(), pool.clone())),
             tokio::spawn(Sweep::new(shared.clone(), database.clone(), adopting).run()),
             tokio::spawn(async move {
                 beating.epoch.keep_beating(&beats, &beating).await;
