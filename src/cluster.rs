@@ -3,11 +3,13 @@
 //! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
 //! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
-//! mail of nodes that are gone), [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in
-//! memory of its own mail; pure). For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes),
-//! [`requests`] (what is to be done with that of another), [`import`] (mail of a node's own spool).
+//! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the gauges that one exports for all),
+//! [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in memory of its own mail; pure).
+//! For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes), [`requests`] (what is to be
+//! done with that of another), [`import`] (mail of a node's own spool).
 
 pub mod batch;
+pub mod census;
 mod committer;
 mod contents;
 pub mod database;
@@ -16,6 +18,7 @@ pub mod evidence;
 pub mod ids;
 pub mod import;
 pub mod listing;
+pub mod living;
 pub mod requests;
 pub mod schema;
 mod secrets;

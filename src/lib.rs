@@ -52,6 +52,7 @@ pub mod time; // points in time, and the clocks of the program
 pub mod fast_map; // fast hash maps for lookups
 pub mod keyed_hash; // hashes of values that strangers choose
 pub mod one_client; // which addresses count as one client
+pub mod share; // a node's share of limits that nodes have together
 pub mod smtp; // commands, replies, addresses; both sides of a conversation as state machines
 pub mod message; // header section, trace fields, stamps, queue ids
 pub mod lookup; // questions to directories, and their answers

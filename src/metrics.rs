@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+pub mod cluster;
 pub(crate) mod domains;
 
 pub use domains::CountedDomains;
@@ -147,6 +148,8 @@ pub struct Metrics {
     pub cluster_without_standby: IntGaugeVec,
     /// `cluster_takeovers_total`: nodes whose epoch this node ended because they were silent.
     pub cluster_takeovers: IntCounterVec,
+    /// Of all nodes.
+    pub cluster: cluster::ClusterMetrics,
     /// `path_mtu_black_holes_total{connector}`: connections that stalled with their first full segments, either way.
     pub path_mtu_black_holes: IntCounterVec,
     /// `told_as_sums_total{what}`: events caused by strangers or an outage that the log has in summaries only.
@@ -292,6 +295,7 @@ impl Metrics {
             spool_takes_nothing: gauge(r, "spool_takes_nothing", "Whether nothing can be made durable", &[]),
             cluster_without_standby: gauge(r, "cluster_without_standby", "Whether only one machine has new mail", &[]),
             cluster_takeovers: counter(r, "cluster_takeovers_total", "Silent nodes whose mail was taken over", &[]),
+            cluster: cluster::ClusterMetrics::new(r),
             path_mtu_black_holes: counter(
                 r,
                 "path_mtu_black_holes_total",

@@ -151,6 +151,7 @@ impl Node {
         let (stop, background) = (CancellationToken::new(), TaskTracker::new());
         let (metrics, cluster) = (ground.metrics.clone(), ground.cluster.clone());
         let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
+        background.spawn(after.live_with_others(stop.clone()));
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
         background.spawn(background::watch_files(reloader.clone(), stop.clone()));
@@ -232,6 +233,7 @@ impl Ground {
         let outbound = Outbound::new(metrics.clone());
         let state_dir = config.server.state_dir.clone();
         let (spool, cluster) = spool::open(&config, &metrics).await?;
+        cluster.iter().for_each(|cluster| outbound.divide(cluster.share()));
         let now = Moment::now(spool.queue_time());
         let recently_good = Arc::new(SavedTable::load(&state_dir, now)?);
         let logins = Arc::new(SavedTable::load(&state_dir, now)?);

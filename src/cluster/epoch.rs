@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::database::{Connection, Database, DatabaseError};
 use super::ids::MOST_NODES;
+use super::living::{self, Living};
 use super::spool::Shared;
 use super::{ids::Ids, schema};
 use crate::spool::condition::Takes;
@@ -78,6 +81,8 @@ pub struct Epoch {
     pub name: String,
     pub ids: Ids,
     pub pulse: Pulse,
+    /// The nodes that lived when the last heartbeat was answered.
+    living: Mutex<Living>,
 }
 
 impl Epoch {
@@ -126,16 +131,24 @@ impl Epoch {
                 "SELECT (SELECT age FROM fingerpost.installation), reached FROM fingerpost.node WHERE number = $1";
             let row = client.query_one(statement, &[&number]).await?;
             let (age, reached): (i64, i64) = (row.get(0), row.get(1));
+            let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
+            let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
             client.batch_execute("COMMIT").await?;
             // Ids that were given out after the last heartbeat are skipped.
             let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
             let node = number.unsigned_abs();
-            let (ids, pulse) = (Ids::new(node, from), Pulse::new(sent, age.unsigned_abs()));
-            return Ok(Self { id, node, name: name.to_owned(), ids, pulse });
+            let (pulse, living) = (Pulse::new(sent, age.unsigned_abs()), Mutex::new(living));
+            return Ok(Self { id, node, name: name.to_owned(), ids: Ids::new(node, from), pulse, living });
         }
     }
 
-    /// Shows that the node lives.
+    /// The nodes that lived when the last heartbeat was answered. Where the database is away this stays as it was.
+    #[must_use]
+    pub fn living(&self) -> Living {
+        *self.living.lock()
+    }
+
+    /// Shows that the node lives, and learns which others do.
     ///
     /// # Errors
     /// [`DatabaseError::Ended`]: the epoch is gone.
@@ -143,18 +156,23 @@ impl Epoch {
         let sent = boot_time();
         let (age, reached) = (self.pulse.queue_time().0.cast_signed(), self.ids.reached().cast_signed());
         // The row itself decides: whoever ends the epoch removes it first.
-        let statement = "WITH beat AS (UPDATE fingerpost.heartbeat SET beats = beats + 1, configuration = $4 \
+        let statement = format!(
+            "WITH beat AS (UPDATE fingerpost.heartbeat SET beats = beats + 1, configuration = $4 \
                  WHERE epoch = $1 RETURNING epoch), \
              reached AS (UPDATE fingerpost.node SET reached = greatest(reached, $3) WHERE number = \
                  (SELECT node FROM fingerpost.epoch WHERE id = (SELECT epoch FROM beat))), \
              age AS (UPDATE fingerpost.installation SET age = greatest(age, $2) RETURNING age) \
-             SELECT (SELECT age FROM age), (SELECT count(*) FROM beat)";
-        let row = connection.client().query_one(statement, &[&self.id, &age, &reached, &configuration]).await?;
+             SELECT (SELECT age FROM age), (SELECT count(*) FROM beat), {} FROM {}",
+            living::COLUMNS,
+            living::NODES
+        );
+        let row = connection.client().query_one(&statement, &[&self.id, &age, &reached, &configuration]).await?;
         let (age, living): (i64, i64) = (row.get(0), row.get(1));
         if living == 0 {
             return Err(DatabaseError::Ended);
         }
         self.pulse.beaten(sent, age.unsigned_abs());
+        *self.living.lock() = Living::read(&row, 2);
         Ok(())
     }
 

@@ -14,18 +14,21 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use super::batch;
+use super::census::Census;
 use super::committer::{Committer, Job, Uploads};
 use super::contents::{self, Remote};
 use super::database::{Database, DatabaseError, Pool};
 use super::epoch::Epoch;
 use super::evidence::SharedAddresses;
 use super::ids::to_sql;
+use super::living::Living;
 use super::secrets;
 use super::state::OwnMail;
 use super::sweep::Sweep;
 use crate::config::{Cluster, Standby};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::share::Share;
 use crate::spool::condition::{Condition, Takes};
 use crate::spool::content_cache::ContentCache;
 use crate::spool::entry::outline::Outlines;
@@ -160,6 +163,7 @@ impl ClusterSpool {
         let (beating, beats) = (shared.clone(), database.clone());
         let committer = tokio::spawn(Committer::new(shared.clone(), database.clone()).run(to_commit));
         let tasks = vec![
+            tokio::spawn(Census::keep(shared.clone(), pool.clone())),
             tokio::spawn(Sweep::new(shared.clone(), database.clone(), adopting).run()),
             tokio::spawn(async move {
                 beating.epoch.keep_beating(&beats, &beating).await;
@@ -225,6 +229,20 @@ impl ClusterSpool {
     /// Connections for reading.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// The nodes that live.
+    #[must_use]
+    pub fn living(&self) -> Living {
+        self.shared.epoch.living()
+    }
+
+    /// This node's share of limits that hold for all nodes together. Without the database it stays what it was: others
+    /// may live.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        let living = self.living();
+        Share::new(living.rank, living.nodes, self.queue_time())
     }
 
     /// Another configuration is in force, with this digest.

@@ -44,6 +44,7 @@ use super::silence::Silence;
 use super::slots::{Applicant, Client, HostLimits, Slots};
 use crate::config::{CutThrough, Select, SendConnector, SmtpOut, Speaks, WhenUnreachable};
 use crate::metrics::Metrics;
+use crate::share::Share;
 use crate::smtp::domain::Domain;
 use crate::tls::connect::TlsClients;
 
@@ -162,6 +163,16 @@ impl WayOut {
         self.terms.smtp.speaks
     }
 
+    /// How many connections its connector may have in use at this node now.
+    fn limit(&self) -> usize {
+        self.shared.slots.share().of(self.connector.max_connections)
+    }
+
+    /// How many of them may lie idle.
+    fn idle_limit(&self) -> usize {
+        self.shared.slots.idle_limit(&self.connector.name, self.connector.max_connections)
+    }
+
     /// Records that a session has reached a host; the queue learns that from its own attempts.
     fn reached(&self) {
         if !self.has_smart_hosts() && self.applicant.client != Client::QUEUE {
@@ -204,6 +215,20 @@ impl Outbound {
     /// may wait.
     pub async fn came_back(&self) -> Vec<Back> {
         self.shared.health.came_back().await
+    }
+
+    /// Sets this node's share of the connectors' limits. Connections above it end with their transactions, idle ones at
+    /// once.
+    pub fn divide(&self, share: Share) {
+        for lowered in self.shared.slots.divide(share) {
+            self.shared.pool.keep_idle(&lowered.connector, lowered.idle);
+        }
+    }
+
+    /// This node's share of the connectors' limits.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.shared.slots.share()
     }
 
     /// Sets our own listeners' addresses, which are never used as a next hop.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Retry};
+use crate::config::{Config, Protocol, Retry};
 use crate::delivery::attempt::Outbound;
 use crate::delivery::health::Back;
 use crate::delivery::last_refusals::LastRefusal;
@@ -23,6 +23,7 @@ use crate::delivery::memory::Memory;
 use crate::in_force::Current;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
+use crate::share::Share;
 use crate::smtp::address::Address;
 use crate::spool::entry::outline::{Outlines, Standing};
 use crate::spool::entry::{Entry, HeldFor};
@@ -228,6 +229,11 @@ impl Delivery {
         self.shared.wake.notify_one();
     }
 
+    /// This node has another share of the limits: slots may be free.
+    pub fn limits_changed(&self) {
+        self.shared.wake.notify_one();
+    }
+
     /// Begins no more attempts. Messages that sessions hand over as they end are still taken, because they may be under
     /// way.
     pub fn begin_no_more(&self) {
@@ -273,8 +279,9 @@ impl QueueShared {
         let config = self.parts.current.load().config.clone();
         let now = UnixTime::steady();
         let mut queue = self.queue.lock();
-        let turns = queue.pick(|connector| rules(&config, connector), now);
-        let next = queue.next_due(|connector| rules(&config, connector));
+        let share = self.parts.outbound.share();
+        let turns = queue.pick(|connector| rules(&config, connector, share), now);
+        let next = queue.next_due(|connector| rules(&config, connector, share));
         drop(queue);
         for turn in turns {
             // Boxed: it is large, and spawning moves it.
@@ -288,7 +295,7 @@ impl QueueShared {
         let config = self.parts.current.load().config.clone();
         let mut queue = self.queue.lock();
         for back in hops {
-            queue.hop_is_back(back, rules(&config, &back.connector), UnixTime::steady());
+            queue.hop_is_back(back, rules(&config, &back.connector, self.parts.outbound.share()), UnixTime::steady());
         }
     }
 
@@ -310,11 +317,15 @@ fn retry<'a>(config: &'a Config, connector: &str) -> &'a Retry {
     config.send_connector(connector).map_or(&Retry::DEFAULT, |connector| &connector.retry)
 }
 
-fn rules(config: &Config, connector: &str) -> Rules {
+/// The limits for mail on this connector, of which a node has its share where there are several.
+fn rules(config: &Config, connector: &str, share: Share) -> Rules {
     config.send_connector(connector).map_or(WITHOUT_CONNECTOR, |connector| Rules {
-        limit: connector.max_connections.max(1),
+        limit: match connector.protocol {
+            Protocol::Smtp(_) => share.of(connector.max_connections),
+            Protocol::Maildir(_) => connector.max_connections,
+        },
         grouping: Grouping::of(connector),
-        reports_per_minute: Some(config.reports.per_minute),
+        reports_per_minute: Some(share.of(config.reports.per_minute)),
     })
 }
 

@@ -108,6 +108,16 @@ impl Pool {
         }
     }
 
+    /// Closes connections of a connector, those that have been idle longest first, until it has `most`.
+    pub fn keep_idle(&self, connector: &str, most: usize) {
+        let mut state = self.state.lock();
+        let Some(idles) = state.idle.get_mut(connector) else { return };
+        while idles.values().map(Vec::len).sum::<usize>() > most {
+            let Some(oldest) = take_oldest(idles) else { break };
+            tokio::spawn(oldest.connection.quit());
+        }
+    }
+
     /// Removes connections that have been idle too long; sweeping ends when none is left.
     fn expired(&self) -> (Vec<Connection>, Sweeping) {
         let mut state = self.state.lock();

@@ -69,7 +69,7 @@ impl Metrics {
         let spool = [&self.dead_letters, &self.spool_free, &self.spool_free_inodes];
         let memory = [&self.memory_anonymous, &self.memory_limit, &self.directory_refresh];
         let others = [&self.config_last_reload, &self.cluster_without_standby];
-        for gauge in spool.into_iter().chain(memory).chain(others) {
+        for gauge in spool.into_iter().chain(memory).chain(others).chain(self.cluster.all()) {
             touch(gauge, &[vec![]]);
         }
         touch(&self.back_pressure, &pairs(&BACK_PRESSURE, &["strangers", "everybody"]));
@@ -283,6 +283,7 @@ mod tests {
             "fingerpost_config_reloads_total{result=\"refused\"} 0",
             "fingerpost_cluster_without_standby 0",
             "fingerpost_cluster_takeovers_total 0",
+            "fingerpost_cluster_unowned_messages 0",
         ] {
             assert!(text.contains(series), "{series} is missing in\n{text}");
         }

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::{Ground, shared};
 use crate::admin;
 use crate::cluster::ClusterSpool;
+use crate::cluster::living::Living;
 use crate::config::Config;
 use crate::delivery::attempt::Outbound;
 use crate::delivery::dispatch::Delivery;
@@ -39,6 +40,16 @@ impl AfterReload {
         self.delivery.configuration_changed();
         if let Some(cluster) = &self.cluster {
             cluster.set_configuration(config.common_digest());
+        }
+    }
+
+    /// What the node has to do with the cluster's other nodes while it runs.
+    pub(super) fn live_with_others(&self, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+        let (cluster, delivery, outbound) = (self.cluster.clone(), self.delivery.clone(), self.outbound.clone());
+        async move {
+            let Some(cluster) = cluster else { return };
+            let limits = divide(&cluster, &outbound, || delivery.limits_changed());
+            tokio::join!(adopt(&cluster, &delivery, &stop), stop.run_until_cancelled(limits));
         }
     }
 
@@ -82,17 +93,35 @@ pub(super) fn spawn(
     background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
     background.spawn(ground.logins.clone().keep_saving(stop.clone()));
     let Some(cluster) = &ground.cluster else { return };
-    background.spawn(adopt(cluster.clone(), delivery.clone(), stop.clone()));
     background.spawn(admin::requests::answer(cluster.clone(), delivery.clone(), stop.clone()));
     let table = ground.recently_good.table.clone();
     background.spawn(shared::keep_telling(cluster.clone(), table, stop.clone()));
 }
 
-/// Hands mail that the cluster's other nodes left to the queue.
-pub(super) async fn adopt(cluster: Arc<ClusterSpool>, delivery: Arc<Delivery>, stop: CancellationToken) {
+/// Hands mail that other nodes left to the queue.
+async fn adopt(cluster: &ClusterSpool, delivery: &Delivery, stop: &CancellationToken) {
     let Some(mut adopted) = cluster.adopted() else { return };
     while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
         delivery.adopt(outlines);
+    }
+}
+
+/// Keeps the limits divided between the nodes; `changed` is called when other nodes live, and with each turn.
+async fn divide(cluster: &ClusterSpool, outbound: &Outbound, changed: impl Fn()) {
+    let (mut known, mut turn) = (None, 0);
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        let (living, share) = (cluster.living(), cluster.share());
+        outbound.divide(share);
+        let (before, last) = (known.replace((living.rank, living.nodes)), std::mem::replace(&mut turn, share.turn()));
+        if before != known {
+            let Living { rank, nodes, .. } = living;
+            tracing::info!(nodes, rank, "limits are divided between the nodes that live");
+        }
+        if (before, last) != (known, turn) {
+            changed();
+        }
     }
 }
 

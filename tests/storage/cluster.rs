@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::cluster::ClusterSpool;
+use fingerpost::cluster::census::{self, Mail};
 use fingerpost::cluster::database::Database;
 use fingerpost::cluster::schema::{self, Made};
 use fingerpost::config::{Cluster, Standby};
@@ -18,8 +19,9 @@ use support::postgres::{self, Postgres};
 
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
-mod queue_commands;
 mod import;
+mod limits;
+mod queue_commands;
 mod rounds;
 mod shared;
 
@@ -51,8 +53,11 @@ impl Setup {
     }
 
     async fn init(&self) -> Made {
-        let database = Database::new(&self.cluster("a", Standby::Required)).unwrap();
-        schema::init(&database.connect().await.unwrap()).await.unwrap()
+        schema::init(&self.database().connect().await.unwrap()).await.unwrap()
+    }
+
+    fn database(&self) -> Database {
+        Database::new(&self.cluster("a", Standby::Required)).unwrap()
     }
 
     async fn node(&self, name: &str) -> Arc<ClusterSpool> {
@@ -174,8 +179,11 @@ fn commits(setup: &Setup) -> u64 {
 async fn mail_of_a_node_that_is_gone_is_taken_over_and_nothing_of_it_is_written_any_more() {
     let setup = Setup::start();
     setup.init().await;
-    let (first, second) = (setup.node("a").await, setup.node("b").await);
+    let (first, metrics) = (setup.node("a").await, Metrics::new());
+    let (cluster, folder) = (setup.cluster("b", Standby::Required), setup.nodes.path().join("b"));
+    let second = Arc::new(ClusterSpool::open(&cluster, folder, "digest", metrics.clone()).await.unwrap());
     let mut adopted = second.adopted().unwrap();
+    assert_eq!((second.living().rank, second.living().nodes, second.share().of(3)), (1, 2, 1));
     let (draft, entry) = mail(&*first, 5_000, 2);
     first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
     assert_eq!((entry_of(&second, entry.id).await, second.live_messages()), (None, 0), "only its own node has it");
@@ -192,6 +200,13 @@ async fn mail_of_a_node_that_is_gone_is_taken_over_and_nothing_of_it_is_written_
     let outlines = tokio::time::timeout(Duration::from_secs(20), adopted.recv()).await.unwrap().unwrap();
     assert_eq!(outlines.map(|outline| outline.id).collect::<Vec<_>>(), [entry.id]);
     assert!(second.may_send());
+    // It is alone now: all connections are its own, and it speaks for all.
+    let all = &metrics.cluster;
+    eventually("it knows", Duration::from_secs(20), || {
+        let shown = [&all.nodes, &all.queue_messages].map(|gauge| gauge.with_label_values::<&str>(&[]).get());
+        second.share().of(3) == 3 && shown == [1, 1]
+    })
+    .await;
     assert!(read(&second, entry.id).await == content(entry.id, 5_000));
     let changes = vec![delivered(entry.id, 0), delivered(entry.id, 1)];
     second.commit(Record { accepted: Vec::new(), changes }).await.unwrap();
@@ -205,7 +220,11 @@ async fn what_was_delivered_counts_also_after_the_end_of_an_epoch() {
     let first = setup.node("a").await;
     let (draft, entry) = mail(&*first, 100, 2);
     first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
+    let all = async || census::count(&setup.database().connect().await.unwrap()).await.unwrap();
+    let counted = Mail { messages: 1, unowned: 0, oldest: Some(entry.id.made_at()) };
+    assert_eq!(all().await, counted);
     setup.primary.sql("DELETE FROM fingerpost.epoch");
+    assert_eq!(all().await, Mail { unowned: 1, ..counted });
     let changes = vec![delivered(entry.id, 0), deferred(entry.id, 1)];
     first.commit(Record { accepted: Vec::new(), changes }).await.unwrap(); // it is not to be written again
     let second = setup.node("b").await;

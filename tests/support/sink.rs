@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -21,6 +22,8 @@ pub struct Sunk {
 pub struct Sink {
     address: SocketAddr,
     sunk: Arc<Mutex<Vec<Sunk>>>,
+    /// The most connections at once.
+    most: Arc<AtomicUsize>,
 }
 
 /// Is called with every message before its 250 is sent.
@@ -37,19 +40,30 @@ impl Sink {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let sunk = Arc::new(Mutex::new(Vec::new()));
-        let kept = sunk.clone();
+        let (kept, most, open) = (sunk.clone(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let seen = most.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (kept, on_message) = (kept.clone(), on_message.clone());
-                std::thread::spawn(move || converse(&stream, &kept, &on_message));
+                let open = open.clone();
+                seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    converse(&stream, &kept, &on_message);
+                    open.fetch_sub(1, Ordering::SeqCst)
+                });
             }
         });
-        Self { address, sunk }
+        Self { address, sunk, most }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The most connections that it has had at once.
+    pub fn most_connections(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
     }
 
     /// Everything that came.

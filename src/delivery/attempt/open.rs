@@ -151,7 +151,7 @@ fn watch(out: &WayOut) -> Watch {
 
 /// Records how fast it answers.
 fn silence(out: &WayOut, hop: &NextHop) -> OfHost {
-    out.shared.silence.of(&hop.key(&out.connector.name), out.connector.max_connections)
+    out.shared.silence.of(&hop.key(&out.connector.name), out.limit())
 }
 
 /// Everything before MAIL.

@@ -88,7 +88,7 @@ async fn ask_hop(out: &WayOut, hop: &NextHop, address: &Address, until: Until) -
         Ok(Err(broken)) => Err(failed(NextHopError::broken(&connection, &broken, Step::Rcpt))),
         Ok(Ok((heard, Then::Close))) => Ok(heard),
         Ok(Ok((heard, Then::Keep))) => {
-            out.shared.pool.put(key, connection, out.connector.max_connections);
+            out.shared.pool.put(key, connection, out.idle_limit());
             Ok(heard)
         }
     }

@@ -66,7 +66,7 @@ impl WayOut {
             self.tried();
             return Some(connection);
         }
-        self.shared.pool.put(key.clone(), connection, self.connector.max_connections);
+        self.shared.pool.put(key.clone(), connection, self.idle_limit());
         None
     }
 }

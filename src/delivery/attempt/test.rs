@@ -52,8 +52,7 @@ impl WayOut {
         match failed {
             None => {
                 self.note(hop, None);
-                let (key, limit) = (hop.key(&self.connector.name), self.connector.max_connections);
-                self.shared.pool.put(key, connection, limit);
+                self.shared.pool.put(hop.key(&self.connector.name), connection, self.idle_limit());
             }
             Some(why) => {
                 let broken = Broken::Io(std::io::Error::other(why));

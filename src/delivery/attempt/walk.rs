@@ -89,11 +89,15 @@ impl WayOut {
         Ok(Walk { out: self.clone(), ahead, full: VecDeque::new(), down, slot, last: None })
     }
 
-    /// Waits for one of the connector's connection slots.
+    /// Waits for one of the connector's connection slots, unless other nodes have all of them for longer than that.
     async fn slot(&self) -> Result<Slot, NextHopError> {
-        let limit = self.connector.max_connections;
-        let taking = self.shared.slots.take(&self.connector.name, limit, self.applicant);
+        let max = self.connector.max_connections;
+        if self.shared.slots.share().wait_for(max) > self.waits.slot {
+            return Err(NextHopError::ours(format!("other nodes have the {max} connections now")));
+        }
+        let taking = self.shared.slots.take(&self.connector.name, max, self.applicant);
         let waited = || {
+            let limit = self.limit();
             let whose = match self.applicant.vouched {
                 Vouched::Yes => "",
                 Vouched::No => " that recipients may have for whom nobody vouches, half of them,",
@@ -109,7 +113,7 @@ impl WayOut {
             tokio::spawn(connection.quit());
             return;
         }
-        self.shared.pool.put(hop.key(&self.connector.name), connection, self.connector.max_connections);
+        self.shared.pool.put(hop.key(&self.connector.name), connection, self.idle_limit());
     }
 }
 
@@ -188,7 +192,7 @@ impl Walk {
         if self.ahead.len() < 2 || !shared.silence.is_any() {
             return;
         }
-        let (name, limit) = (&self.out.connector.name, self.out.connector.max_connections);
+        let (name, limit) = (&self.out.connector.name, self.out.limit());
         let (mut first, last): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.ahead).into_iter().partition(|hop| {
                 let key = hop.key(name);

@@ -23,7 +23,7 @@ pub(super) async fn attempt(shared: Arc<QueueShared>, turn: Turn) {
             return shared.queue.lock().again(turn, UnixTime::steady().plus(AFTER_BREAKDOWN));
         }
     }
-    let rules = rules(&in_force.config, &turn.connector);
+    let rules = rules(&in_force.config, &turn.connector, shared.parts.outbound.share());
     let taken = shared.queue.lock().take(turn, rules, UnixTime::steady());
     let Some(picked) = taken else { return shared.queue.lock().led_nowhere(turn) };
     let hold = Hold { shared: &shared, id: turn.id, ticket: turn.ticket };

@@ -65,7 +65,7 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     let mut queue = shared.queue.lock();
     for attempted in &ended {
         if let Some(heard) = heard(attempted) {
-            let rules = super::rules(&in_force.config, &attempted.route.connector);
+            let rules = super::rules(&in_force.config, &attempted.route.connector, shared.parts.outbound.share());
             queue.heard(&attempted.route, heard, rules, now.day);
         }
     }

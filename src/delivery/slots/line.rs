@@ -50,6 +50,11 @@ impl Line {
         Err(Waiting { line: self, ticket, given })
     }
 
+    /// Applies a limit: those who are next get slots that it frees.
+    pub(super) fn configure(self: &Arc<Self>, limit: usize) {
+        drop(self.configured(limit));
+    }
+
     /// The queue, with this limit applied.
     fn configured(self: &Arc<Self>, limit: usize) -> MutexGuard<'_, Waiters> {
         let mut queue = self.queue.lock();

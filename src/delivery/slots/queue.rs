@@ -19,7 +19,7 @@ use super::turns::{Open, Turns};
 /// The slots, and the waiting transactions.
 #[derive(Debug, Clone)]
 pub(super) struct Queue<W> {
-    /// `max_connections`.
+    /// `max_connections`, or this node's share of it: 0 while other nodes have all connections.
     configured: usize,
     /// The host's limit, if that is lower.
     fewer: Option<Fewer>,
@@ -77,7 +77,7 @@ impl<W> Queue<W> {
     pub(super) fn new(limit: usize) -> Self {
         let waiting = || Waiting { turns: Turns::default(), last: Vouched::Yes };
         Self {
-            configured: limit.max(1),
+            configured: limit,
             fewer: None,
             held: ByVouched::default(),
             returning: ByVouched::default(),
@@ -116,14 +116,13 @@ impl<W> Queue<W> {
         self.waiting(Vouched::Yes) + self.waiting(Vouched::No) == 0
     }
 
-    /// Whether more wait than there are slots.
+    /// Whether more wait than there are slots. Where there are none it helps nobody to hasten those that are held.
     pub(super) fn is_crowded(&self) -> bool {
-        self.waiting(Vouched::Yes) + self.waiting(Vouched::No) > self.limit()
+        self.limit() > 0 && self.waiting(Vouched::Yes) + self.waiting(Vouched::No) > self.limit()
     }
 
-    /// Sets `max_connections`; returns whether it changed.
+    /// Sets the limit; returns whether it changed.
     pub(super) fn configure(&mut self, limit: usize) -> bool {
-        let limit = limit.max(1);
         std::mem::replace(&mut self.configured, limit) != limit
     }
 
@@ -206,7 +205,7 @@ impl<W> Queue<W> {
         let helped = self.waiting(Vouched::Yes) + unvouched;
         // After the limit was lowered, the first slots that are returned help no transaction.
         let too_many = self.held().saturating_sub(self.limit());
-        helped > 0 && self.returning.total() < helped + too_many
+        self.limit() > 0 && helped > 0 && self.returning.total() < helped + too_many
     }
 
     /// A slot that was kept is being returned.

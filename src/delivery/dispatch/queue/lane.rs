@@ -298,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_begins_while_other_nodes_have_all_connections() {
+        for grouping in [Grouping::Together, Grouping::ByDomain] {
+            let of = |limit| Rules { limit, grouping, reports_per_minute: None };
+            let (mut lane, now) = (Lane::default(), UnixTime(1000));
+            for id in 0..3 {
+                lane.waiting.insert(QueueId(id));
+                lane.push(Kind::Mail, Hint { due: Due::at(now), id: QueueId(id), group: 1, sender: 0 }, Why::New);
+            }
+            assert!(lane.take(Kind::Mail, of(0), now).is_none());
+            assert_eq!((lane.next_due(Kind::Mail, of(0)), lane.is_ready(Kind::Mail, of(0))), (None, false));
+            assert!(lane.take(Kind::Mail, of(1), now).is_some());
+        }
+    }
+
+    #[test]
     fn a_gentle_beginning_ends_with_the_smart_hosts_that_it_was_for() {
         let [together, by_domain] = [Grouping::Together, Grouping::ByDomain].map(|grouping| Rules {
             limit: 2,

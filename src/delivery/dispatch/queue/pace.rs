@@ -40,8 +40,11 @@ impl Pace {
         self.begun.len() < per_minute
     }
 
-    /// When another may begin.
+    /// When another may begin; where none may, it is not known when.
     pub(super) fn room_at(&self, per_minute: usize) -> UnixTime {
+        if per_minute == 0 {
+            return UnixTime(u64::MAX);
+        }
         let blocking = self.begun.len().checked_sub(per_minute).and_then(|at| self.begun.get(at));
         blocking.map_or(UnixTime(0), |begun| begun.plus(MINUTE))
     }
@@ -78,6 +81,13 @@ mod tests {
             (UnixTime(5060), UnixTime(5090), UnixTime(5090))
         );
         assert_eq!(begun(&mut pace, 5, &[5060, 5089, 5090]), [0, 0, 5]);
+    }
+
+    #[test]
+    fn none_begins_while_other_nodes_have_the_whole_rate() {
+        let mut pace = Pace::default();
+        assert_eq!((pace.room_at(0), begun(&mut pace, 0, &[1000])), (UnixTime(u64::MAX), vec![0]));
+        assert_eq!(begun(&mut pace, 1, &[1060]), [1]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::Leaves),
         1 => any::<usize>().prop_map(Step::IsVouchedFor),
         1 => any::<usize>().prop_map(Step::Returns),
-        1 => (1..8_usize).prop_map(Step::Limit),
+        1 => (0..8_usize).prop_map(Step::Limit),
     ];
     vec(step, 0..300)
 }
@@ -204,7 +204,12 @@ proptest! {
             prop_assert!(model.waiting.iter().all(|(applicant, ..)| !model.fits(*applicant)));
             is_wanted_tells_the_truth(&queue, &model.held);
         }
-        // When all have ended nothing is left.
+        // When all have ended nothing is left, once there are slots.
+        queue.configure(limit);
+        model.limit = limit;
+        while queue.next().is_some() {
+            model.next();
+        }
         while let Some(Given { applicant, stays }) = model.held.pop() {
             queue.free(Held { vouched: applicant.vouched, stays });
             while queue.next().is_some() {
