@@ -27,6 +27,7 @@ pub mod state;
 pub mod status;
 mod sweep;
 pub mod timelines;
+mod unwritten;
 
 pub(crate) use epoch::{check_settings, has_standby_names};
 pub use spool::ClusterSpool;

@@ -15,20 +15,29 @@ use crate::message::stamp::Key;
 pub struct LoopKeys {
     /// 32 bytes each; at least one.
     keys: Vec<Key>,
+    /// So many of them, the first, are from no file.
+    elsewhere: usize,
 }
 
 impl LoopKeys {
     /// `first` signs.
     #[must_use]
     pub fn new(first: [u8; 32], others: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        Self { keys: std::iter::once(first).chain(others).map(Key::new).collect() }
+        Self { keys: std::iter::once(first).chain(others).map(Key::new).collect(), elsewhere: 0 }
     }
 
-    /// The same, and this one signs.
+    /// The same, and this one signs, which is all nodes' of a cluster.
     #[must_use]
-    pub fn signing_with(self, first: [u8; 32]) -> Self {
-        let others = self.keys.iter().map(|key| *key.octets()).filter(|key| *key != first);
-        Self::new(first, others.collect::<Vec<_>>())
+    pub fn signing_with(mut self, first: [u8; 32]) -> Self {
+        if *self.signing().octets() != first {
+            self.keys.insert(0, Key::new(first));
+            self.elsewhere += 1;
+        }
+        self
+    }
+
+    fn of_files(&self) -> &[Key] {
+        self.keys.get(self.elsewhere..).unwrap_or_default()
     }
 
     #[must_use]
@@ -86,7 +95,7 @@ pub struct InUse<'a> {
 }
 
 fn read_or_restore(file: &Path, in_use: Option<InUse<'_>>) -> Result<[u8; 32], Failure> {
-    let known = in_use.and_then(|used| used.files.iter().zip(used.keys.all()).find(|(known, _)| *known == file));
+    let known = in_use.and_then(|used| used.files.iter().zip(used.keys.of_files()).find(|(known, _)| *known == file));
     match (read(file), known) {
         (Err(Failure::Missing), Some((_, key))) => {
             write(file, key.octets()).map_err(Failure::Write)?;
@@ -234,6 +243,23 @@ mod tests {
         let keys = load(&[new, old], None).unwrap();
         assert_eq!((keys.signing().octets(), octets(&keys)), (&[10; 32], vec![[10; 32], [255; 32]]));
         assert_eq!(format!("{keys:?}"), "LoopKeys(2 keys)");
+    }
+
+    #[test]
+    fn a_key_of_all_nodes_signs_and_is_not_taken_for_that_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [file(folder.path(), "own", &"0a".repeat(32), 0o600)];
+        let keys = load(&files, None).unwrap();
+        assert_eq!(octets(&keys.clone().signing_with([10; 32])), [[10; 32]]);
+        let keys = keys.signing_with([7; 32]);
+        assert_eq!(octets(&keys), [[7; 32], [10; 32]]);
+        fs::remove_file(&files[0]).unwrap();
+        let restored = load(&files, Some(InUse { files: &files, keys: &keys })).unwrap();
+        assert_eq!(octets(&restored), [[10; 32]]);
+        fs::remove_file(&files[0]).unwrap();
+        keep(&files[0], &[7; 32]).unwrap();
+        keep(&files[0], &[8; 32]).unwrap();
+        assert_eq!(octets(&load(&files, None).unwrap()), [[7; 32]]);
     }
 
     #[test]

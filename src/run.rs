@@ -61,6 +61,8 @@ pub use signals::run;
 
 /// The time for messages that sessions hand over at the end of `drain_timeout`.
 const LAST_MOMENT: Duration = Duration::from_millis(100);
+/// How long background tasks may take to end.
+const BACKGROUND: Duration = Duration::from_secs(10);
 
 pub struct Node {
     current: Arc<Current>,
@@ -149,8 +151,7 @@ impl Node {
         };
         let servers = [probes, admin.serve_admin(token, Arc::new(parts))];
         let (stop, background) = (CancellationToken::new(), TaskTracker::new());
-        let (metrics, cluster) = (ground.metrics.clone(), ground.cluster.clone());
-        let after = background::AfterReload { metrics, outbound, cluster, delivery: delivery.clone() };
+        let after = background::AfterReload::new(&ground, delivery.clone());
         background.spawn(after.live_with_others(stop.clone()));
         background.spawn(after.watch(reloader.clone(), ground.current.clone(), listeners.clone(), stop.clone()));
         background.spawn(background::keep_trace(ground.current.clone(), trace.room(), stop.clone()));
@@ -213,8 +214,11 @@ impl Node {
             tracing::warn!("attempts are left after drain_timeout; they are made again after the next start");
         }
         self.background.close();
-        self.background.wait().await;
+        if tokio::time::timeout(BACKGROUND, self.background.wait()).await.is_err() {
+            tracing::warn!("background tasks do not end; the program ends without them");
+        }
         if let Some(cluster) = &self.cluster {
+            shared::tell_last(cluster, &self.recently_good.table).await;
             cluster.leave().await;
         }
         self.recently_good.save().await;
@@ -326,7 +330,7 @@ fn build(config: Config, previous: Option<&InForce>, outside: &Outside) -> Resul
     let directories = crate::directory::build(&config.directories, directories, &needs)?;
     let in_use = previous.map(|previous| InUse { files: &previous.config.loops.key_files, keys: &previous.keys });
     let mut keys = keys::load(&config.loops.key_files, in_use).map_err(|error| vec![error])?;
-    if let Some(key) = outside.loop_key {
+    if let Some(key) = outside.loop_key.filter(|_| shared::has_usual_key_file(&config)) {
         keys = keys.signing_with(key);
     }
     let resolver = crate::resolve::Resolver::new(config.routing.clone(), Arc::new(directories));

@@ -58,7 +58,7 @@ pub(super) async fn drain(config: &Path, arguments: &DrainArguments) -> anyhow::
             bail!("it has not ended within {} s: see its log", patience.as_secs());
         }
     }
-    output::text("it has left the cluster, and ended\n");
+    output::text("it has ended; `fingerpost cluster status` at another node says whether its mail is taken over\n");
     Ok(Outcome::Done)
 }
 

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
@@ -19,8 +18,11 @@ use crate::time::QueueTime;
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long writing may take.
-const WRITING: Duration = Duration::from_secs(10);
+/// How long writing may take, and removing what is old.
+const WRITING: Duration = Duration::from_secs(5);
+const FORGETTING: Duration = Duration::from_secs(60);
+/// After a question without an answer the next ones are not asked for so long: they would each wait for a second.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The most rows of each table; beyond, the oldest go.
 const MOST: i64 = 1_000_000;
 
@@ -31,7 +33,7 @@ const ASK: &str = "SELECT a.since, a.last, a.forgotten, a.connector, e.last, r.f
 // Rows are in the order of their hashes, so that two nodes do not wait for each other.
 const ACCEPTED: &str = "INSERT INTO fingerpost.accepted_address AS known (hash, since, last, connector) \
      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) ON CONFLICT (hash) DO UPDATE SET \
-     since = CASE WHEN excluded.last - known.last < $5 AND known.last >= known.forgotten \
+     since = CASE WHEN excluded.last - known.last < $5 AND known.last + 10 >= known.forgotten \
      THEN least(known.since, excluded.since) ELSE excluded.since END, \
      last = greatest(known.last, excluded.last), connector = excluded.connector";
 const FORGOTTEN: &str = "UPDATE fingerpost.accepted_address known SET forgotten = greatest(known.forgotten, told.at) \
@@ -44,8 +46,11 @@ const REFUSED: &str = "INSERT INTO fingerpost.refused_address (hash, first, last
 /// The shared memory of addresses.
 pub struct SharedAddresses {
     database: Database,
-    connection: Mutex<Option<Arc<Asking>>>,
-    is_told: AtomicBool,
+    /// For questions, which must not wait for what is written.
+    asking: Mutex<Option<Arc<Asking>>>,
+    writing: Mutex<Option<Arc<Connection>>>,
+    /// Since when questions are not answered; the log has it.
+    failed: parking_lot::Mutex<Option<Instant>>,
 }
 
 /// A connection on which many ask at the same time.
@@ -56,19 +61,41 @@ struct Asking {
 
 impl SharedAddresses {
     pub(super) fn new(database: Database) -> Self {
-        Self { database, connection: Mutex::default(), is_told: AtomicBool::new(false) }
+        Self { database, asking: Mutex::default(), writing: Mutex::default(), failed: parking_lot::Mutex::default() }
     }
 
     async fn asking(&self) -> Result<Arc<Asking>, DatabaseError> {
-        let mut kept = self.connection.lock().await;
+        let mut kept = self.asking.lock().await;
         if let Some(asking) = kept.as_ref().filter(|asking| asking.connection.is_believed()) {
             return Ok(asking.clone());
         }
         *kept = None;
+        let opened = tokio::time::timeout(WRITING, async {
+            let connection = self.database.connect().await?;
+            let ask = connection.client().prepare(ASK).await?;
+            Ok::<_, DatabaseError>(Asking { connection, ask })
+        });
+        let asking = opened.await.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())))?;
+        Ok(kept.insert(Arc::new(asking)).clone())
+    }
+
+    /// Opens the connection for questions if there is none: that may take longer than a question.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn keep_open(&self) -> Result<(), DatabaseError> {
+        self.asking().await.map(drop)
+    }
+
+    async fn writing(&self) -> Result<Arc<Connection>, DatabaseError> {
+        let mut kept = self.writing.lock().await;
+        if let Some(connection) = kept.as_ref().filter(|connection| connection.is_believed()) {
+            return Ok(connection.clone());
+        }
+        *kept = None;
         let connection = self.database.connect().await?;
         connection.client().batch_execute("SET synchronous_commit = off").await?;
-        let ask = connection.client().prepare(ASK).await?;
-        Ok(kept.insert(Arc::new(Asking { connection, ask })).clone())
+        Ok(kept.insert(Arc::new(connection)).clone())
     }
 
     async fn evidence(&self, names: SharedNames) -> Result<Evidence, DatabaseError> {
@@ -91,17 +118,26 @@ impl SharedAddresses {
     /// # Errors
     /// [`DatabaseError`]: it may be written again.
     pub async fn write(&self, news: &[News]) -> Result<(), DatabaseError> {
-        let written = tokio::time::timeout(WRITING, self.write_all(news)).await;
-        let written = written.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())));
-        if written.is_err() {
-            *self.connection.lock().await = None;
+        self.within(WRITING, self.write_all(news)).await
+    }
+
+    /// What `work` on the connection for writing returns; where it fails, or takes too long, that is closed.
+    async fn within(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<(), DatabaseError>>,
+    ) -> Result<(), DatabaseError> {
+        let done = tokio::time::timeout(patience, work).await;
+        let done = done.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())));
+        if done.is_err() {
+            *self.writing.lock().await = None;
         }
-        written
+        done
     }
 
     async fn write_all(&self, news: &[News]) -> Result<(), DatabaseError> {
-        let asking = self.asking().await?;
-        let client = asking.connection.client();
+        let connection = self.writing().await?;
+        let client = connection.client();
         // The last word about each.
         let (mut accepted, mut refused, mut forgotten) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for one in news {
@@ -143,10 +179,14 @@ impl SharedAddresses {
     /// # Errors
     /// [`DatabaseError`]: it is tried again later.
     pub async fn forget(&self, now: QueueTime) -> Result<(), DatabaseError> {
-        let asking = self.asking().await?;
+        self.within(FORGETTING, self.forget_all(now)).await
+    }
+
+    async fn forget_all(&self, now: QueueTime) -> Result<(), DatabaseError> {
+        let connection = self.writing().await?;
         let too_old = seconds(&now) - REMEMBERED.as_secs().cast_signed();
         for table in ["accepted_address", "refused_address"] {
-            let client = asking.connection.client();
+            let client = connection.client();
             client.execute(&format!("DELETE FROM fingerpost.{table} WHERE last <= $1"), &[&too_old]).await?;
             let beyond = format!(
                 "DELETE FROM fingerpost.{table} WHERE hash IN \
@@ -161,17 +201,28 @@ impl SharedAddresses {
 impl SharedEvidence for SharedAddresses {
     fn ask(&self, names: SharedNames) -> BoxFuture<'_, Option<Evidence>> {
         Box::pin(async move {
+            if self.failed.lock().is_some_and(|at| at.elapsed() < PAUSE) {
+                return None;
+            }
             let asked = tokio::time::timeout(PATIENCE, self.evidence(names)).await;
             let error = match asked {
                 Ok(Ok(evidence)) => {
-                    self.is_told.store(false, Ordering::Relaxed);
+                    *self.failed.lock() = None;
                     return Some(evidence);
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer within a second".to_owned(),
             };
-            if !self.is_told.swap(true, Ordering::Relaxed) {
-                tracing::warn!(error, "what other nodes know of addresses cannot be asked: nobody is refused for good");
+            // Without it: what was asked may still come, and be in the way of what is asked next.
+            if let Ok(mut asking) = self.asking.try_lock() {
+                *asking = None;
+            }
+            if self.failed.lock().replace(Instant::now()).is_none() {
+                tracing::warn!(
+                    alert = true,
+                    error,
+                    "what other nodes know of addresses cannot be asked: nobody is refused for good"
+                );
             }
             None
         })

@@ -1,6 +1,5 @@
 //! The spool of a node in a cluster: [`Spool`] on the shared database.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +21,9 @@ use super::epoch::Epoch;
 use super::evidence::SharedAddresses;
 use super::ids::to_sql;
 use super::living::Living;
-use super::secrets;
 use super::state::OwnMail;
 use super::sweep::Sweep;
+use super::unwritten::Unwritten;
 use crate::config::{Cluster, Standby};
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
@@ -32,7 +31,7 @@ use crate::share::Share;
 use crate::spool::condition::{Condition, Takes};
 use crate::spool::content_cache::ContentCache;
 use crate::spool::entry::outline::Outlines;
-use crate::spool::entry::{Change, Entry, Outcome, RecipientState, Record};
+use crate::spool::entry::{Entry, Record};
 use crate::spool::{BlobDraft, Committed, Draft, NodeFolder, Spool, SpoolError, Stored};
 use crate::time::QueueTime;
 
@@ -47,11 +46,8 @@ fn stopped() -> SpoolError {
 const LEAVING: Duration = Duration::from_secs(10);
 /// A caller hears after so long that his mail is not accepted.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// While so many recipients have a delivered message whose outcome is not durable, nothing from the queue is sent: if the
-/// node died they would get it again.
-const MOST_UNWRITTEN: usize = 256;
-/// Connections for committing, heartbeats, the sweep and addresses; the others read.
-const OWN_CONNECTIONS: usize = 4;
+/// Connections for committing, heartbeats, the sweep and addresses (two); the others read.
+const OWN_CONNECTIONS: usize = 5;
 
 /// What the tasks share.
 pub(super) struct Shared {
@@ -117,8 +113,7 @@ pub struct ClusterSpool {
     jobs: Mutex<Option<UnboundedSender<Job>>>,
     handle: Handle,
     folder: NodeFolder,
-    /// Recipients whose delivery is not durable yet.
-    unwritten: Mutex<HashSet<(QueueId, usize)>>,
+    unwritten: Unwritten,
     adopted: Mutex<Option<UnboundedReceiver<Outlines>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -178,7 +173,7 @@ impl ClusterSpool {
             jobs: Mutex::new(Some(jobs)),
             handle: Handle::current(),
             folder,
-            unwritten: Mutex::default(),
+            unwritten: Unwritten::default(),
             adopted: Mutex::new(Some(adopted)),
             committer: Mutex::new(Some(committer)),
             tasks,
@@ -190,22 +185,9 @@ impl ClusterSpool {
         self.adopted.lock().take()
     }
 
-    /// The key of this name that all nodes share, if there is one.
-    ///
-    /// # Errors
-    /// [`SpoolError::Io`] with what to do.
-    pub async fn shared_key<const N: usize>(&self, name: &str) -> Result<Option<[u8; N]>, SpoolError> {
-        let found = async { secrets::existing(&self.database.connect().await?, name).await };
-        found.await.map_err(|error| SpoolError::Io(error.to_string()))
-    }
-
-    /// The same; `ours` becomes it if there is none yet.
-    ///
-    /// # Errors
-    /// [`SpoolError::Io`] with what to do.
-    pub async fn share_key<const N: usize>(&self, name: &str, ours: [u8; N]) -> Result<[u8; N], SpoolError> {
-        let found = async { secrets::shared(&self.database.connect().await?, name, ours).await };
-        found.await.map_err(|error| SpoolError::Io(error.to_string()))
+    /// How to reach the database.
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// What all nodes know of addresses.
@@ -295,19 +277,17 @@ impl ClusterSpool {
 
     /// Writes outcomes, and reports with them.
     async fn write(&self, record: Record) -> Result<(), SpoolError> {
-        let is_delivered = |change: &&Change| matches!(change.state, RecipientState::Done(Outcome::Delivered { .. }));
-        let delivered: Vec<_> =
-            record.changes.iter().filter(is_delivered).map(|change| (change.id, change.recipient)).collect();
-        self.unwritten.lock().extend(&delivered);
+        let delivered = self.unwritten.add(&record.changes);
         self.submit(record).await?.await.map_err(|_| stopped())??;
-        let mut unwritten = self.unwritten.lock();
-        for written in &delivered {
-            unwritten.remove(written);
-        }
+        self.unwritten.are_written(&delivered);
         Ok(())
     }
 
     async fn read(&self, id: QueueId) -> Result<Option<Entry>, DatabaseError> {
+        // An operator asks about others' mail too; and what is being taken over must not be taken for one that is gone.
+        if self.shared.mail.lock().own.get(id).is_none() {
+            return Ok(None);
+        }
         let statement = "SELECT format, entry FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
         let rows = self.pool.query(statement, &[&to_sql(id), &self.shared.epoch.id]).await?;
         let mut mail = self.shared.mail.lock();
@@ -315,9 +295,6 @@ impl ClusterSpool {
             mail.own.remove(id); // its last node has delivered it after all
             return Ok(None);
         };
-        if mail.own.get(id).is_none() {
-            return Ok(None); // it is being taken over: what is written of it now would be left out
-        }
         let entry = batch::entry(row.get(0), row.get(1))?;
         mail.own.narrow(&entry);
         Ok(Some(entry))
@@ -396,8 +373,7 @@ impl Spool for ClusterSpool {
     }
 
     fn may_send(&self) -> bool {
-        let is_bounded = self.unwritten.lock().len() < MOST_UNWRITTEN;
-        is_bounded && self.shared.epoch.pulse.may_send() && !self.shared.has_ended()
+        self.unwritten.are_few() && self.shared.epoch.pulse.may_send() && !self.shared.has_ended()
     }
 
     fn recovered(&self) -> Outlines {

@@ -23,7 +23,7 @@ const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
 /// The least `[trace] max_size`, bytes.
 const LEAST_TRACE_SIZE: u64 = 64 << 20;
 /// One commits, one shows that the node lives, one takes over mail, and one reads.
-const LEAST_CONNECTIONS: u64 = 4;
+const LEAST_CONNECTIONS: u64 = 6;
 const DEFAULT_CONNECTIONS: usize = 8;
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 

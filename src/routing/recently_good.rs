@@ -257,7 +257,8 @@ impl RecentlyGood {
     #[must_use]
     pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: QueueTime) -> bool {
         // A success that another node had is not cleared here.
-        let is_latest = |refused| self.last_success(address, now).is_none_or(|(_, success)| success < refused);
+        let is_latest =
+            |refused| self.last_success(address, now).is_none_or(|(_, success)| success.plus(shared::APART) < refused);
         self.refused_at_dot.len() > 0
             && is_unresolved(route)
             && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some_and(is_latest)

@@ -33,6 +33,11 @@ pub(super) struct AfterReload {
 }
 
 impl AfterReload {
+    pub(super) fn new(ground: &Ground, delivery: Arc<Delivery>) -> Self {
+        let (metrics, outbound, cluster) = (ground.metrics.clone(), ground.outbound.clone(), ground.cluster.clone());
+        Self { metrics, outbound, delivery, cluster }
+    }
+
     /// Updates them for the configuration in force.
     pub(super) fn take_note(&self, config: &Config, listeners: &Listeners) {
         self.metrics.prepare(config);

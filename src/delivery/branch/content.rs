@@ -26,14 +26,21 @@ use crate::spool::entry::Content;
 /// twice.
 const DOT: Duration = Duration::from_secs(600);
 const PIECE: usize = 64 * 1024;
+/// How long the end of data waits until the message is surely ours to send, and how often that is looked at: many outcomes
+/// of others may be on their way to the disks.
+const OURS_WITHIN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The least time for a reply to the end of data.
 const DOT_AT_LEAST: Duration = Duration::from_secs(120);
 
 const OUT_OF_TIME: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop took too long over the content; the queue goes on");
-pub(crate) const NOT_OURS: Reply =
-    Reply::fixed(451, Enhanced(4, 3, 0), "the other nodes have not heard of this one, and may send it");
+pub(crate) const NOT_OURS: Reply = Reply::fixed(
+    451,
+    Enhanced(4, 3, 0),
+    "it is not sure that no other node sends it, or what was sent lately is not durable; the queue goes on",
+);
 const TOO_SLOW: Reply = Reply::fixed(451, Enhanced(4, 4, 1), "the next hop takes the message too slowly");
 const LEFT_BEHIND: Reply =
     Reply::fixed(451, Enhanced(4, 4, 1), "the next hop was slower than the message's others; the queue goes on");
@@ -275,8 +282,12 @@ impl Branch {
         if last_dot.is_some_and(|last| Instant::now() > last) {
             return self.stopped(Stopped::OutOfTime).await;
         }
-        if !(message.is_ours)() {
-            return self.stopped(Stopped::NotOurs).await;
+        let begun = Instant::now();
+        while !(message.is_ours)() {
+            if begun.elapsed() > OURS_WITHIN {
+                return self.stopped(Stopped::NotOurs).await;
+            }
+            tokio::time::sleep(LOOK).await;
         }
         checkout.end();
         match flush(checkout, lag, &self.pace, last_dot).await {

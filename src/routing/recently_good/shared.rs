@@ -2,6 +2,7 @@
 //! ([`Evidence`]). Before the last word about an address the others' evidence is taken in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -13,8 +14,12 @@ use crate::keyed_hash::HashKey;
 use crate::smtp::address::Address;
 use crate::time::QueueTime;
 
+/// The nodes' times of the queue may be so far apart: two heartbeats. What is less apart counts as patience says.
+pub(super) const APART: Duration = Duration::from_secs(10);
 /// The most news that wait to be written; further ones are not told to the others.
-const MOST: usize = 100_000;
+const MOST: usize = 200_000;
+/// The most of them that are told at a start.
+const AT_START: usize = 100_000;
 
 /// Where all nodes' evidence is asked for.
 pub trait SharedEvidence: Send + Sync {
@@ -71,11 +76,18 @@ pub struct Accepted {
     pub connector: String,
 }
 
+impl Accepted {
+    /// Whether no refusal was believed since.
+    fn counts(&self) -> bool {
+        self.last.plus(APART) >= self.forgotten
+    }
+}
+
 impl RecentlyGood {
     /// From now on keeps what it learns for other nodes too, and first all that is good.
     pub fn share(&mut self, now: QueueTime) {
         let good = self.order.iter().filter(|(rank, good)| *rank != Rank::Surplus && good.is_good(now));
-        let told = good.filter_map(|(_, good)| self.accepted_news(good.hash, good)).take(MOST).collect();
+        let told = good.filter_map(|(_, good)| self.accepted_news(good.hash, good)).take(AT_START).collect();
         self.news = Some(told);
     }
 
@@ -83,6 +95,17 @@ impl RecentlyGood {
     #[must_use]
     pub fn news(&mut self) -> Vec<News> {
         self.news.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn has_no_news(&self) -> bool {
+        self.news.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Whether no address is good.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.len() == 0
     }
 
     /// News that could not be told come back.
@@ -107,17 +130,17 @@ impl RecentlyGood {
         SharedNames { address: names.address, entry: names.entry }
     }
 
-    /// Takes in what all nodes know. A success at any of them clears the refusals before it; of a refusal in the same
-    /// second it is not known which came first, and it is cleared.
+    /// Takes in what all nodes know. A success at any of them clears the refusals before it, and those of which it is
+    /// not known which came first ([`APART`]).
     pub fn learn(&mut self, names: SharedNames, evidence: &Evidence, now: QueueTime) {
         if let Some(accepted) = &evidence.accepted {
             self.learn_success(names.address, accepted, now);
         }
         // Our own may not be written yet.
         let ours = self.known.get(&names.address).map(|slot| self.order.get(*slot).last_success);
-        let theirs = evidence.accepted.as_ref().map(|accepted| accepted.last);
+        let theirs = evidence.accepted.as_ref().filter(|accepted| accepted.counts()).map(|accepted| accepted.last);
         let success = ours.max(theirs).max(evidence.entry_accepted);
-        let is_cleared = |first: QueueTime| success.is_some_and(|success| success >= first);
+        let is_cleared = |first: QueueTime| success.is_some_and(|success| success.plus(APART) >= first);
         if self.refused.first(names.entry, now).is_some_and(is_cleared) {
             self.refused.clear(names.entry);
         }
@@ -132,12 +155,12 @@ impl RecentlyGood {
         let known = self.known.get(&hash).map(|slot| (self.order.rank(*slot), *self.order.get(*slot)));
         let Accepted { since, last, forgotten, .. } = *accepted;
         if let Some(slot) = self.known.get(&hash)
-            && self.order.get(*slot).last_success < forgotten
+            && self.order.get(*slot).last_success.plus(APART) < forgotten
         {
             self.order.get_mut(*slot).last_success = QueueTime::default();
         }
         let is_news = known.is_none_or(|(_, good)| good.last_success < last);
-        if !is_news || last < forgotten || now.since(last) >= GOOD {
+        if !is_news || !accepted.counts() || now.since(last) >= GOOD {
             return;
         }
         let since = known.filter(|(_, good)| good.is_good(now)).map_or(since, |(_, good)| good.since.min(since));

@@ -107,6 +107,12 @@ fn restarted(mut node: TestNode) -> TestNode {
 async fn what_is_written_together_is_the_last_word_about_each() {
     let setup = Setup::start();
     setup.init().await;
+    // As the version before left it.
+    setup.primary.sql(
+        "DROP TABLE fingerpost.secret, fingerpost.accepted_address, fingerpost.refused_address, fingerpost.request; \
+         UPDATE fingerpost.installation SET schema = 1",
+    );
+    assert_eq!(setup.init().await, Made::Upgraded(1));
     let (a, b) = (setup.node("a").await.addresses(), setup.node("b").await.addresses());
     let names = SharedNames { address: u64::MAX - 1, entry: 1 };
     let time = |seconds: u64| QueueTime(10_000_000 + seconds);

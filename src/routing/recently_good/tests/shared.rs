@@ -19,8 +19,10 @@ impl Told {
             match news {
                 News::Accepted { hash, since, last, connector } => {
                     let known = self.accepted.get(&hash);
-                    let counts =
-                        |known: &&Accepted| last.since(known.last) < REMEMBERED && known.last >= known.forgotten;
+                    let counts = |known: &&Accepted| {
+                        last.since(known.last) < REMEMBERED
+                            && known.last.plus(super::super::shared::APART) >= known.forgotten
+                    };
                     let since = known.filter(counts).map_or(since, |known| known.since.min(since));
                     let last = known.map_or(last, |known| known.last.max(last));
                     let forgotten = known.map_or(QueueTime::default(), |known| known.forgotten);
@@ -115,7 +117,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<(usize, usize, Event, u64)>> {
     let by = prop_oneof![Just(KnownBy::Nobody), Just(KnownBy::Directory), Just(KnownBy::DirectoryWithoutTag)];
     let event = prop_oneof![2 => Just(Event::Accepted), 3 => by.prop_map(Event::Refused)];
-    let later = prop_oneof![1..60_u64, Just(HOUR / 2), Just(HOUR), Just(DAY), Just(3 * DAY), Just(7 * DAY)];
+    let later = prop_oneof![11..60_u64, Just(HOUR / 2), Just(HOUR), Just(DAY), Just(3 * DAY), Just(7 * DAY)];
     prop::collection::vec((0..3_usize, 0..3_usize, event, later), 1..60)
 }
 
