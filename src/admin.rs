@@ -63,6 +63,13 @@ pub struct Parts {
     pub started_at: UnixTime,
 }
 
+impl Parts {
+    /// What requests are about.
+    fn own(&self) -> requests::Own {
+        requests::Own { delivery: self.delivery.clone(), current: self.current.clone() }
+    }
+}
+
 /// A listening socket that is not served yet.
 pub struct Door {
     listener: TcpListener,

@@ -19,6 +19,7 @@ def line(result):
     return (
         f"accepted {result['accepted_per_second']:7.0f}/s  delivered {result['delivered_per_second']:7.0f}/s  "
         f"CPU {result['cpu_ms']:.4f} ms  load {result['load_cpu_ms']:.4f} ms  peak {result['peak_mib']:.0f} MiB"
+        + "".join(f"  {name} {value:.4f} ms" for name, value in result.get("parts_ms", {}).items())
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import time
 
 from lab.setup import ENTRIES, csv, people, wait_for
+from lab.clustered import Clustered
 from lab.load import Load, delivered
 from lab.measure import Peak
 from lab.peers import Haraka, Postfix
@@ -39,7 +40,8 @@ SCENARIOS = {
 }
 
 SLOW = ("postfix", "haraka")
-NAMES = ("direct", "floor", "cut-through", "queue", "cut-through-ldap", "queue-ldap", *SLOW)
+NAMES = ("direct", "floor", "cut-through", "queue", "cut-through-ldap", "queue-ldap", "clustered", "clustered-alone", *SLOW)
+NAMED = ("clustered", "clustered-alone")  # only where asked for
 GROUPS = {"fingerpost": ("cut-through", "queue"), "fingerpost-ldap": ("cut-through-ldap", "queue-ldap")}
 
 
@@ -68,6 +70,8 @@ class Maker:
                 return Postfix(name, folder, load, self.ldap_port)
             case "haraka":
                 return Haraka(name, folder, load, ENTRIES)
+            case "clustered" | "clustered-alone":
+                return Clustered(name, folder, load, Setting(self.list), name == "clustered")
         source = self.ldap_port if name.endswith("-ldap") else self.list
         return Fingerpost(name, folder, load, Setting(source, name.removesuffix("-ldap")))
 
@@ -106,7 +110,7 @@ def send(load, server, shape, messages):
 
 def measured(load, server, shape, messages):
     """The figures of one measured run. `cpu_ms` and `load_cpu_ms` are a message's."""
-    cpu, load_cpu = server.cgroup.seconds(), load.cgroup.seconds()
+    cpu, load_cpu, parts = server.cgroup.seconds(), load.cgroup.seconds(), server.parts()
     with Peak(server.cgroup) as peak:
         accepted, arrived = send(load, server, shape, messages)
     return {
@@ -116,4 +120,5 @@ def measured(load, server, shape, messages):
         "cpu_ms": 1000 * (server.cgroup.seconds() - cpu) / messages,
         "load_cpu_ms": 1000 * (load.cgroup.seconds() - load_cpu) / messages,
         "peak_mib": peak.highest / 2**20,
+        "parts_ms": {name: 1000 * (now - parts[name]) / messages for name, now in server.parts().items()},
     }

@@ -12,6 +12,7 @@ use super::api::{Done, Refusal, failed, from_disk};
 use super::json::Json;
 use super::queue::{Listed, Message};
 use super::requests::perform;
+use crate::cluster::ClusterSpool;
 use crate::cluster::database::DatabaseError;
 use crate::cluster::listing::{Found, Living, Owner};
 use crate::cluster::requests::{Asked, Reply, Request};
@@ -54,7 +55,7 @@ pub(super) async fn about(parts: &Parts, id: QueueId, request: &Request) -> Resu
     let until = Instant::now() + PATIENCE;
     let mut asked_before: Option<String> = None;
     loop {
-        match perform(&parts.delivery, parts.cluster.as_deref(), request).await {
+        match perform(&parts.own(), parts.cluster.as_deref(), request).await {
             Reply::NotMine => {}
             reply => return done(reply),
         }
@@ -85,27 +86,45 @@ pub(super) async fn about(parts: &Parts, id: QueueId, request: &Request) -> Resu
 /// Makes due what waits for this connector, or all. An error says also what was done.
 pub(super) async fn retry_all(parts: &Parts, connector: Option<String>) -> Result<Done, Refusal> {
     let request = Request::RetryAll { connector };
-    let mut done = done(perform(&parts.delivery, parts.cluster.as_deref(), &request).await)?;
+    let mut done = done(perform(&parts.own(), parts.cluster.as_deref(), &request).await)?;
     let Some(cluster) = &parts.cluster else { return Ok(done) };
     let others = in_time(cluster.others()).await.map_err(|(status, Json(why))| {
         let own = done.messages;
         failed(status, format!("{own} messages of this node are due now; other nodes were not asked: {}", why.error))
     })?;
-    let until = Instant::now() + PATIENCE;
-    let asked = join_all(others.iter().map(|other| cluster.ask(other.epoch, &request, until))).await;
-    let mut problems = Vec::new();
-    for (other, asked) in others.iter().zip(asked) {
-        match asked {
-            Ok(Asked::Answered(Reply::Done { messages })) => done.messages += messages,
-            Ok(Asked::Answered(Reply::NotMine) | Asked::OwnerEnded) => {} // its mail is tried by whoever takes it over
-            asked => problems.push(not_done(other, asked)),
-        }
-    }
+    let (messages, problems) = ask_all(cluster, &others, &request).await;
+    done.messages += messages;
     if problems.is_empty() {
         return Ok(done);
     }
     let text = format!("{} messages are due now, but {}", done.messages, problems.join("; "));
     Err(failed(StatusCode::BAD_GATEWAY, text))
+}
+
+/// Has changes of a directory announced at all other nodes. Those at this node are announced, or accepted, already.
+pub(super) async fn announce_to_others(parts: &Parts, request: Request) -> Result<(), Refusal> {
+    let Some(cluster) = &parts.cluster else { return Ok(()) };
+    let not_all = |status, why: String| failed(status, format!("it is done at this node, but {why}"));
+    let others = in_time(cluster.others()).await;
+    let others =
+        others.map_err(|(status, Json(why))| not_all(status, format!("others were not asked: {}", why.error)))?;
+    let (_, problems) = ask_all(cluster, &others, &request).await;
+    if problems.is_empty() { Ok(()) } else { Err(not_all(StatusCode::BAD_GATEWAY, problems.join("; "))) }
+}
+
+/// Asks all these nodes at once. Returns how many messages it was done with, and who has not done it.
+async fn ask_all(cluster: &ClusterSpool, others: &[Living], request: &Request) -> (usize, Vec<String>) {
+    let until = Instant::now() + PATIENCE;
+    let asked = join_all(others.iter().map(|other| cluster.ask(other.epoch, request, until))).await;
+    let (mut all, mut problems) = (0, Vec::new());
+    for (other, asked) in others.iter().zip(asked) {
+        match asked {
+            Ok(Asked::Answered(Reply::Done { messages })) => all += messages,
+            Ok(Asked::Answered(Reply::NotMine) | Asked::OwnerEnded) => {} // its mail is tried by whoever takes it over
+            asked => problems.push(not_done(other, asked)),
+        }
+    }
+    (all, problems)
 }
 
 fn done(reply: Reply) -> Result<Done, Refusal> {

@@ -8,9 +8,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::Parts;
-use super::api::{Accept, Answer, Failed, failed, no_snapshot};
+use super::api::{Accept, Answer, Refusal, failed, no_snapshot};
 use super::json::Json;
+use super::{Parts, all_nodes};
+use crate::cluster::requests::Request;
 use crate::directory::{self, Announced, HeldList, Refreshed};
 use crate::smtp::address::Address;
 
@@ -18,6 +19,8 @@ use crate::smtp::address::Address;
 pub(super) const LONGEST: usize = 64 << 20;
 /// The longest validity of an announcement.
 const LONGEST_TIME: Duration = Duration::from_hours(7 * 24);
+/// How long the other nodes of a cluster expect what was accepted here.
+const ACCEPTED_ELSEWHERE: Duration = Duration::from_hours(1);
 
 pub(super) async fn held(State(parts): State<Arc<Parts>>, Path(name): Path<String>) -> Answer<HeldList> {
     let in_force = parts.current.load_full();
@@ -59,11 +62,44 @@ pub(super) async fn refresh(
         }
     }
     let in_force = parts.current.load_full();
-    match in_force.resolver.directories().refresh(&name, accept).await {
-        Some(Ok(refreshed)) => Ok(Json(refreshed)),
+    let elsewhere = for_other_nodes(&parts, &name, &accept).await?;
+    let refreshed = in_force.resolver.directories().refresh(&name, accept).await;
+    // What is accepted is so here even if the read failed.
+    let told = match elsewhere.filter(|_| refreshed.is_some()) {
+        Some(request) => all_nodes::announce_to_others(&parts, request).await,
+        None => Ok(()),
+    };
+    match refreshed {
+        Some(Ok(refreshed)) => told.map(|()| Json(refreshed)),
         Some(Err(cause)) => Err(failed(StatusCode::BAD_GATEWAY, format!("directory `{name}` was not read: {cause}"))),
         None => Err(no_snapshot(&parts, &name)),
     }
+}
+
+/// What is accepted at this node, as the other nodes of a cluster are told: some may hold the same changes, and some may
+/// not have read them yet. `None`: there is no other, or nothing is accepted.
+async fn for_other_nodes(
+    parts: &Arc<Parts>,
+    name: &str,
+    accept: &directory::Accept,
+) -> Result<Option<Request>, Refusal> {
+    if parts.cluster.is_none() {
+        return Ok(None);
+    }
+    let keys = match accept {
+        directory::Accept::No => return Ok(None),
+        directory::Accept::Only(keys) => keys.clone(),
+        directory::Accept::Yes => {
+            let Json(held) = held(State(parts.clone()), Path(name.to_owned())).await?;
+            let addresses: Vec<String> = held.addresses.into_iter().map(|held| held.address).collect();
+            if addresses.is_empty() {
+                return Ok(None);
+            }
+            keys(parts, name, &addresses.join("\n"))?
+        }
+    };
+    let seconds = ACCEPTED_ELSEWHERE.as_secs();
+    Ok(Some(Request::Announce { directory: name.to_owned(), keys: Some(keys), count: 0, seconds }))
 }
 
 #[derive(Deserialize)]
@@ -99,12 +135,18 @@ pub(super) async fn expect(
         Announced::Only(keys) => keys.len(),
         Announced::Any(count) => *count,
     };
+    let (keys, count) = match &announced {
+        Announced::Only(keys) => (Some(keys.clone()), 0),
+        Announced::Any(count) => (None, *count),
+    };
+    let elsewhere = Request::Announce { directory: name.clone(), keys, count, seconds };
     let (in_force, of) = (parts.current.load_full(), name.clone());
     let taken =
         tokio::task::spawn_blocking(move || in_force.resolver.directories().announce(&of, announced, during)).await;
     match taken.map_err(|_| failed(StatusCode::INTERNAL_SERVER_ERROR, "the announcement broke off; see the log"))? {
         Some(Ok(())) => {
             info!(directory = name, expected, seconds, "an operator announced changes");
+            all_nodes::announce_to_others(&parts, elsewhere).await?;
             Ok(Json(Expecting { expected }))
         }
         Some(Err(cause)) => Err(failed(StatusCode::CONFLICT, format!("directory `{name}`: {cause}"))),
@@ -113,7 +155,7 @@ pub(super) async fn expect(
 }
 
 /// The keys of addresses, one on each line. Other names that `held` lists are used unchanged.
-fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, (StatusCode, Json<Failed>)> {
+fn keys(parts: &Parts, name: &str, body: &str) -> Result<Vec<String>, Refusal> {
     let in_force = parts.current.load_full();
     let directories = in_force.resolver.directories();
     let key = |line: &str| match Address::parse(line) {

@@ -56,7 +56,7 @@ impl ClusterSpool {
     /// Up to `most` messages of all nodes, those after `behind`.
     ///
     /// # Errors
-    /// [`DatabaseError`]; also where another version wrote one of them.
+    /// [`DatabaseError`]. Messages that another version wrote are counted, left out, and named in the log.
     pub async fn list_all(&self, behind: Option<QueueId>, most: usize) -> Result<Listing, DatabaseError> {
         let statement = format!(
             "SELECT q.id, q.format, q.entry, e.id, n.name FROM {NODE_OF_QUEUE} WHERE q.id > $1 ORDER BY q.id LIMIT $2"
@@ -65,7 +65,8 @@ impl ClusterSpool {
         let rows = self.pool().query(&statement, &[&behind, &most]).await?;
         let total = self.pool().query("SELECT count(*) FROM fingerpost.queue", &[]).await?;
         let total = total.first().map_or(0, |row| row.get::<_, i64>(0));
-        let messages = rows.iter().map(found).collect::<Result<_, _>>()?;
+        let unread = |error: &DatabaseError| tracing::warn!(%error, "a message is left out of a list");
+        let messages = rows.iter().filter_map(|row| found(row).inspect_err(unread).ok()).collect();
         Ok(Listing { total: usize::try_from(total).unwrap_or_default(), messages })
     }
 

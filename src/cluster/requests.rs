@@ -1,5 +1,5 @@
-//! What an operator wants done with mail of another node: a request is a row addressed to the owner's epoch, which takes
-//! it, does it, and writes its reply. Only the owner changes anything of its mail.
+//! What an operator wants done by another node, with its mail or with a directory's changes: a request is a row addressed
+//! to that node's epoch, which takes it, does it, and writes its reply. Only the owner changes anything of its mail.
 //!
 //! The table has no log: requests wait for no standby, and are lost with their primary.
 
@@ -32,6 +32,14 @@ pub enum Request {
     },
     Drop {
         id: QueueId,
+    },
+    /// Changes of a directory are expected, or accepted if they are held: those of the addresses with these keys, or of
+    /// so many recipients; for this long.
+    Announce {
+        directory: String,
+        keys: Option<Vec<String>>,
+        count: usize,
+        seconds: u64,
     },
 }
 

@@ -98,7 +98,8 @@ pub(super) fn spawn(
     background.spawn(ground.strangers.clone().tell_sums(stop.clone()));
     background.spawn(ground.logins.clone().keep_saving(stop.clone()));
     let Some(cluster) = &ground.cluster else { return };
-    background.spawn(admin::requests::answer(cluster.clone(), delivery.clone(), stop.clone()));
+    let own = admin::requests::Own { delivery: delivery.clone(), current: ground.current.clone() };
+    background.spawn(admin::requests::answer(cluster.clone(), own, stop.clone()));
     let table = ground.recently_good.table.clone();
     background.spawn(shared::keep_telling(cluster.clone(), table, stop.clone()));
 }

@@ -1,17 +1,15 @@
 //! Clients behind a balancer: HAProxy in front of the program, and what others say in a PROXY header.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::daemon::Daemon;
+use support::haproxy::Haproxy;
 use support::senders::Raw;
 use support::sink::Sink;
 use support::tables::{BASE_TABLES, PEOPLE, accepted_domain, send_connector};
 use support::test_node::TestNode;
 use support::two_systems::{accepted, message};
-use support::{free_port, wait_until};
-use tempfile::TempDir;
+use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
@@ -78,34 +76,24 @@ max_connections_per_ip = 1
 "#;
 
 /// HAProxy in front of the node, with health checks; it connects from [`BALANCER`].
-fn haproxy(node: SocketAddr, send: &str) -> (Daemon, SocketAddr, TempDir) {
-    let folder = tempfile::Builder::new().prefix("fp-haproxy-").tempdir_in("/tmp").unwrap();
-    let front = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)));
-    let text = format!(
-        "global\n    maxconn 100\n\
-         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
-         listen smtp\n    bind {front}\n    \
-         server fingerpost {node} source {BALANCER} {send} check inter 100ms check-send-proxy\n"
-    );
-    let file = folder.path().join("haproxy.cfg");
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new("/usr/sbin/haproxy");
-    command.args(["-db", "-f"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    (Daemon::start(&mut command, front), front, folder)
+fn haproxy(node: SocketAddr, send: &str) -> Haproxy {
+    Haproxy::start(&format!(
+        "    server fingerpost {node} source {BALANCER} {send} check inter 100ms check-send-proxy\n"
+    ))
 }
 
 #[test]
 fn the_client_behind_haproxy_is_the_client_for_everything() {
     for send in ["send-proxy", "send-proxy-v2"] {
         let proxied = ProxiedNode::start();
-        let (_haproxy, front, _folder) = haproxy(proxied.node.smtp, send);
-        let mut raw = Raw::hello_from(CLIENT, front);
+        let haproxy = haproxy(proxied.node.smtp, send);
+        let mut raw = Raw::hello_from(CLIENT, haproxy.front());
         let token = format!("behind-{send}");
         let text = proxied.arrived(&mut raw, &token);
         assert!(text.contains("[127.0.0.77]") && !text.contains("[127.0.0.9]"), "{send}: {text}");
         assert_eq!(proxied.connections("partner"), 1.0, "{send}: the header's address chooses the connector");
         // One client address may have several connections through the balancer.
-        let more: Vec<Raw> = (0..3).map(|_| Raw::hello_from(CLIENT, front)).collect();
+        let more: Vec<Raw> = (0..3).map(|_| Raw::hello_from(CLIENT, haproxy.front())).collect();
         assert_eq!(proxied.connections("partner"), 4.0, "{send}: {}", more.len());
         let mut traced = String::new();
         wait_until("a trace", SOON, || {

@@ -19,6 +19,7 @@ use support::postgres::{self, Postgres};
 
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
+mod accepted;
 mod import;
 mod limits;
 mod queue_commands;

@@ -8,7 +8,7 @@
 )]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod dovecot;
 pub mod faulty_spool;
+pub mod haproxy;
 pub mod letter;
 pub mod mail;
 pub mod people;
@@ -25,6 +26,7 @@ pub mod postfix_systems;
 pub mod postgres;
 pub mod power_loss;
 pub mod recording_smtp_server;
+pub mod relay;
 pub mod routing_setup;
 pub mod samba_ad;
 pub mod scripted_smtp_server;
@@ -81,6 +83,14 @@ pub fn wait_for_port(address: SocketAddr, limit: Duration) {
 #[must_use]
 pub fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A copy of the program in this folder, which other users may run. Another process makes it: a file that this one has
+/// open for writing is inherited by whatever a test starts in that moment, and cannot be run ("Text file busy").
+pub fn copied_program(folder: &Path) -> PathBuf {
+    let copy = folder.join("program");
+    daemon::run(std::process::Command::new("install").args(["-m", "755", program()]).arg(&copy));
+    copy
 }
 
 /// The program as it was built with the tests.

@@ -47,9 +47,13 @@ pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
     }
 }
 
-/// Checks whether its mail was moved to a cluster.
+/// Checks whether its mail was moved to a cluster. `None`: it was not, or we may not read it.
 pub(super) fn mark(config: &Config) -> Option<Finding> {
-    let what = format!("spool {}", config.server.state_dir.join("spool").display());
+    let folder = config.server.state_dir.join("spool");
+    if std::fs::read_dir(&folder).is_err() {
+        return None;
+    }
+    let what = format!("spool {}", folder.display());
     let why = run::spool::look_at_mark(config).err()?;
     Some(Finding::bad(what, refused(&why), "docs/cluster.md says how mail is moved"))
 }

@@ -138,7 +138,7 @@ impl RecentlyGood {
         }
         // Our own may not be written yet.
         let ours = self.known.get(&names.address).map(|slot| self.order.get(*slot).last_success);
-        let theirs = evidence.accepted.as_ref().filter(|accepted| accepted.counts()).map(|accepted| accepted.last);
+        let theirs = evidence.accepted.as_ref().map(|accepted| accepted.last);
         let success = ours.max(theirs).max(evidence.entry_accepted);
         let is_cleared = |first: QueueTime| success.is_some_and(|success| success.plus(APART) >= first);
         if self.refused.first(names.entry, now).is_some_and(is_cleared) {

@@ -226,10 +226,7 @@ fn who_may_only_read_the_spool_can_export_it() {
     fs::create_dir(installation.path("nobodys")).unwrap();
     std::os::unix::fs::chown(installation.path("nobodys"), Some(NOBODY), Some(NOBODY)).unwrap();
     let before = all(&installation.path("state"));
-    let program = installation.path("fingerpost");
-    fs::copy(support::program(), &program).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(program);
+    let mut command = Command::new(support::copied_program(&installation.path(".")));
     command.args(["queue", "export", "--offline"]).arg(installation.path("nobodys/out"));
     command.arg("--config").arg(installation.path("fingerpost.toml")).uid(NOBODY).gid(NOBODY);
     let output = command.output().unwrap();

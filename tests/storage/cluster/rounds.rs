@@ -1,12 +1,15 @@
-//! Three nodes, PostgreSQL with a synchronous standby and two organisations' servers on one machine: mail by cut-through
-//! and through the queue while nodes and databases die, freeze and come back. Counted is what arrived.
+//! Three nodes, HAProxy in front of them, PostgreSQL with a synchronous standby and two organisations' servers on one
+//! machine: mail by cut-through and through the queue while nodes, databases and the balancer die, freeze and come back, and
+//! the way to the database is cut. Counted is what arrived.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use support::haproxy::Haproxy;
 use support::postgres::{self, Postgres};
+use support::relay::Relay;
 use support::senders::{Letter, Raw};
 use support::test_node::TestNode;
 use support::two_systems::{FILE_DIRECTORY, TwoSystems, message, token};
@@ -31,11 +34,17 @@ enum Round {
     StandbyKilled,
     /// A wait for the standby is cancelled.
     WaitCancelled,
+    /// The last node is cut off from the database, while its next hops work, until its epoch has ended.
+    NodeCutOff,
+    /// The balancer is killed, and started again.
+    BalancerKilled,
 }
 
 /// Attempts under way in a node when it dies: each may have been sent without a durable outcome.
 const UNDER_WAY: usize = 100;
 const NODES: usize = 3;
+/// From where the balancer connects.
+const BALANCER: &str = "127.0.0.9";
 /// The pause of a sender before each message.
 const PACE: Duration = Duration::from_millis(25);
 /// Until everything works again after a round.
@@ -47,6 +56,9 @@ struct Systems {
     primary: Postgres,
     standby: Postgres,
     folder: tempfile::TempDir,
+    balancer: Haproxy,
+    /// The last node's way to both databases.
+    ways: [Relay; 2],
 }
 
 impl Systems {
@@ -66,10 +78,14 @@ impl Systems {
             .replace(&folder_of_first, "{folder}")
             // One organisation by cut-through, the other through the queue.
             .replacen("delivery = \"queue\"", "when_unreachable = \"queue\"", 1)
-            .replace("[server]\n", "[server]\ninstallation = \"contoso\"\n");
+            .replace("[server]\n", "[server]\ninstallation = \"contoso\"\n")
+            .replace("per_ip = 1000\n", &format!("per_ip = 1000\ntrusted_proxies = [\"{BALANCER}\"]\n"));
         let url = postgres::urls(&[&primary, &standby]);
-        let mut systems = Self { two, others: Vec::new(), primary, standby, folder };
+        let ways = [&primary, &standby].map(|server| Relay::to(server.port()));
+        let balancer = Haproxy::start(&servers(std::iter::once(&two.node).chain(&others)));
+        let mut systems = Self { two, others: Vec::new(), primary, standby, folder, balancer, ways };
         for (number, node) in std::iter::once(&systems.two.node).chain(&others).enumerate() {
+            let url = if number == NODES - 1 { systems.by_the_ways(&url) } else { url.clone() };
             let cluster = format!("[cluster]\ndatabase = \"{url}?sslmode=disable\"\nnode = \"n{number}\"\n");
             node.write("fingerpost.toml", &format!("{text}\n{cluster}"));
             for name in ["recipients.csv", "domains.d/domains.toml"] {
@@ -83,6 +99,14 @@ impl Systems {
         others.iter_mut().for_each(TestNode::start);
         systems.others = others;
         systems
+    }
+
+    /// The same address by the ways that can be cut.
+    fn by_the_ways(&self, url: &str) -> String {
+        let ports = [&self.primary, &self.standby].map(Postgres::port);
+        let by_way =
+            |url: String, (port, way): (u16, &Relay)| url.replace(&format!(":{port}"), &format!(":{}", way.port()));
+        ports.into_iter().zip(&self.ways).fold(url.to_owned(), by_way)
     }
 
     fn node(&mut self, number: usize) -> &mut TestNode {
@@ -122,8 +146,7 @@ impl Systems {
             Round::NodeGone => {
                 let epoch = self.epoch(node);
                 self.node(node).kill();
-                let living = format!("SELECT count(*) FROM fingerpost.epoch WHERE id = {epoch}");
-                wait_until("its epoch is ended", Duration::from_secs(60), || self.primary.sql(&living) == "0");
+                self.epoch_ends(&epoch);
                 self.node(node).launch();
             }
             Round::NodeStopped => {
@@ -133,8 +156,7 @@ impl Systems {
             Round::NodeFrozen => {
                 let epoch = self.epoch(node);
                 self.node(node).signal("STOP");
-                let living = format!("SELECT count(*) FROM fingerpost.epoch WHERE id = {epoch}");
-                wait_until("its epoch is ended", Duration::from_secs(60), || self.primary.sql(&living) == "0");
+                self.epoch_ends(&epoch);
                 self.node(node).signal("CONT");
                 let ended = self.node(node).ended(Duration::from_secs(30));
                 assert!(ended.is_some(), "it goes on without an epoch");
@@ -162,7 +184,24 @@ impl Systems {
                 wait_until("something waits", RECOVERY, || self.primary.sql(waits).contains('t'));
                 self.standby.thaw();
             }
+            Round::NodeCutOff => {
+                let last = NODES - 1;
+                let epoch = self.epoch(last);
+                self.ways.iter().for_each(Relay::cut);
+                self.epoch_ends(&epoch);
+                self.ways.iter().for_each(Relay::mend);
+                let ended = self.node(last).ended(Duration::from_secs(60));
+                assert!(ended.is_some(), "it goes on without an epoch");
+                self.node(last).launch();
+            }
+            Round::BalancerKilled => self.balancer.kill_and_start(),
         }
+    }
+
+    /// Until somebody has ended this epoch.
+    fn epoch_ends(&self, epoch: &str) {
+        let living = format!("SELECT count(*) FROM fingerpost.epoch WHERE id = {epoch}");
+        wait_until("its epoch is ended", Duration::from_secs(60), || self.primary.sql(&living) == "0");
     }
 
     fn epoch(&self, node: usize) -> String {
@@ -171,6 +210,15 @@ impl Systems {
         );
         self.primary.sql(&statement)
     }
+}
+
+/// The balancer's lines: it sends to nodes that are ready.
+fn servers<'a>(nodes: impl Iterator<Item = &'a TestNode>) -> String {
+    let server = |(number, node): (usize, &TestNode)| {
+        let (smtp, probes) = (node.smtp, node.metrics.port());
+        format!("    server n{number} {smtp} source {BALANCER} send-proxy-v2 check port {probes} inter 200ms\n")
+    };
+    format!("    option httpchk GET /readyz\n{}", nodes.enumerate().map(server).collect::<String>())
 }
 
 /// What the senders know.
@@ -212,7 +260,9 @@ fn send(sender: usize, servers: &[std::net::SocketAddr], sent: &Sent) {
 /// Runs these rounds under load, and counts.
 fn run(rounds: &[Round]) {
     let mut systems = Systems::start();
-    let servers: Vec<_> = systems.nodes().map(|node| node.smtp).collect();
+    // Half of the mail comes through the balancer.
+    let balancer = std::iter::repeat_n(systems.balancer.front(), NODES);
+    let servers: Vec<_> = systems.nodes().map(|node| node.smtp).chain(balancer).collect();
     let sent = Sent::default();
     std::thread::scope(|scope| {
         for sender in 0..4 {
@@ -272,8 +322,21 @@ fn logs(systems: &Systems) -> String {
 
 #[test]
 fn nodes_and_databases_fail_and_nothing_is_lost() {
-    use Round::{NodeFrozen, NodeKilled, NodeStopped, PrimaryFrozen, PrimaryKilled, StandbyKilled, WaitCancelled};
-    run(&[WaitCancelled, NodeKilled, PrimaryKilled, NodeStopped, StandbyKilled, PrimaryFrozen, NodeFrozen]);
+    use Round::{
+        BalancerKilled, NodeCutOff, NodeFrozen, NodeKilled, NodeStopped, PrimaryFrozen, PrimaryKilled, StandbyKilled,
+        WaitCancelled,
+    };
+    run(&[
+        WaitCancelled,
+        NodeKilled,
+        PrimaryKilled,
+        BalancerKilled,
+        NodeStopped,
+        StandbyKilled,
+        PrimaryFrozen,
+        NodeFrozen,
+        NodeCutOff,
+    ]);
 }
 
 /// `make cluster`.
@@ -281,7 +344,8 @@ fn nodes_and_databases_fail_and_nothing_is_lost() {
 #[ignore = "half an hour: make cluster"]
 fn every_round_many_times() {
     use Round::{
-        NodeFrozen, NodeGone, NodeKilled, NodeStopped, PrimaryFrozen, PrimaryKilled, StandbyKilled, WaitCancelled,
+        BalancerKilled, NodeCutOff, NodeFrozen, NodeGone, NodeKilled, NodeStopped, PrimaryFrozen, PrimaryKilled,
+        StandbyKilled, WaitCancelled,
     };
     let mut rounds = Vec::new();
     for (round, times) in [
@@ -293,6 +357,8 @@ fn every_round_many_times() {
         (WaitCancelled, 5),
         (PrimaryFrozen, 5),
         (NodeFrozen, 10),
+        (NodeCutOff, 5),
+        (BalancerKilled, 3),
     ] {
         rounds.extend(std::iter::repeat_n(round, times));
     }

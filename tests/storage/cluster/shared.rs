@@ -75,14 +75,15 @@ async fn what_one_node_learned_the_other_knows() {
     secondary.follow("RCPT => 550 5.1.1 no such user");
     let (code, text) = asked(&other, BOB);
     assert!(code == 451 && text.contains("4.3.0"), "{code} {text}");
-    assert_eq!(asked(&other, "eve@contoso.test").0, 550);
+    eventually("nobody knows her", Duration::from_secs(20), || asked(&other, "eve@contoso.test").0 == 550).await;
     eventually("it is told", Duration::from_secs(5), || setup.rows("refused_address") == 1).await;
     // An hour and more later either of them believes it.
     setup.primary.sql("UPDATE fingerpost.refused_address SET first = first - 3700");
     setup.primary.sql("UPDATE fingerpost.accepted_address SET since = since - 9000, last = last - 9000");
     assert_eq!(asked(&one, BOB).0, 451, "it knows of a later success itself");
     let third = restarted(other);
-    assert_eq!(asked(&third, BOB).0, 550);
+    // Where the machine is slow the first question may take too long.
+    eventually("it is believed", Duration::from_secs(20), || asked(&third, BOB).0 == 550).await;
 
     // Nobody is refused for good while nobody can be asked.
     setup.primary.freeze();
