@@ -141,12 +141,15 @@ impl RecentlyGood {
         let theirs = evidence.accepted.as_ref().map(|accepted| accepted.last);
         let success = ours.max(theirs).max(evidence.entry_accepted);
         let is_cleared = |first: QueueTime| success.is_some_and(|success| success.plus(APART) >= first);
-        if self.refused.first(names.entry, now).is_some_and(is_cleared) {
+        let ours = self.refused.get(names.entry).copied();
+        let counts = ours.filter(|ours| !is_cleared(ours.first) && self.refused.first(ours.hash, now).is_some());
+        if counts.is_none() {
             self.refused.clear(names.entry);
         }
         if let Some((first, last)) = evidence.refused.filter(|(first, _)| !is_cleared(*first))
             && now.since(last) < QUIET
         {
+            let last = counts.map_or(last, |ours| ours.last.max(last));
             self.refused.note(names.entry, first, last);
         }
     }
