@@ -209,6 +209,17 @@ impl Database {
     }
 }
 
+/// Octets that nobody can guess.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], DatabaseError> {
+    let mut octets = [0; N];
+    let none = |_| DatabaseError::Away("the system gives no random numbers".into());
+    aws_lc_rs::rand::fill(&mut octets).map_err(none)?;
+    Ok(octets)
+}
+
+/// The names of all sessions at the database that this role may see: [`application`].
+pub(super) const SESSIONS: &str = "SELECT application_name FROM pg_stat_activity WHERE application_name IS NOT NULL";
+
 /// The name of an epoch's sessions.
 pub(super) fn application(epoch: i64) -> String {
     format!("fingerpost epoch {epoch}")

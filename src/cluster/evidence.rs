@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::Statement;
 
 use super::database::{Connection, Database, DatabaseError};
-use crate::routing::recently_good::{Accepted, Evidence, News, REMEMBERED, SharedEvidence, SharedNames};
+use crate::routing::recently_good::{APART, Accepted, Evidence, News, REMEMBERED, SharedEvidence, SharedNames};
 use crate::time::QueueTime;
 
 /// How long a question may take.
@@ -33,7 +33,7 @@ const ASK: &str = "SELECT a.since, a.last, a.forgotten, a.connector, e.last, r.f
 // Rows are in the order of their hashes, so that two nodes do not wait for each other.
 const ACCEPTED: &str = "INSERT INTO fingerpost.accepted_address AS known (hash, since, last, connector) \
      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) ON CONFLICT (hash) DO UPDATE SET \
-     since = CASE WHEN excluded.last - known.last < $5 AND known.last + 10 >= known.forgotten \
+     since = CASE WHEN excluded.last - known.last < $5 AND known.last + $6 >= known.forgotten \
      THEN least(known.since, excluded.since) ELSE excluded.since END, \
      last = greatest(known.last, excluded.last), connector = excluded.connector";
 const FORGOTTEN: &str = "UPDATE fingerpost.accepted_address known SET forgotten = greatest(known.forgotten, told.at) \
@@ -153,13 +153,13 @@ impl SharedAddresses {
                 }
             }
         }
-        let remembered = REMEMBERED.as_secs().cast_signed();
+        let [remembered, apart] = [REMEMBERED, APART].map(|time| time.as_secs().cast_signed());
         if !accepted.is_empty() {
             let hashes: Vec<i64> = accepted.keys().copied().collect();
             let since: Vec<i64> = accepted.values().map(|(since, ..)| seconds(since)).collect();
             let last: Vec<i64> = accepted.values().map(|(_, last, _)| seconds(last)).collect();
             let connectors: Vec<&str> = accepted.values().map(|(.., connector)| *connector).collect();
-            client.execute(ACCEPTED, &[&hashes, &since, &last, &connectors, &remembered]).await?;
+            client.execute(ACCEPTED, &[&hashes, &since, &last, &connectors, &remembered, &apart]).await?;
         }
         if !refused.is_empty() {
             let hashes: Vec<i64> = refused.keys().copied().collect();

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use super::contents::PIECE;
-use super::database::{Connection, DatabaseError};
+use super::database::{Connection, DatabaseError, random};
 use super::epoch;
 use super::ids::to_sql;
 use crate::message::queue_id::QueueId;
@@ -46,7 +46,7 @@ pub async fn import(connection: &Connection, node: &str, folder: &Path, spool: &
     let client = connection.client();
     let moved = match Moved::read(folder)? {
         Some(moved) => moved,
-        None => Moved { number: random()?, state: State::Begun },
+        None => Moved { number: u64::from_le_bytes(random()?), state: State::Begun },
     };
     moved.write(folder)?;
     let epoch = -((moved.number >> 2).cast_signed() | 1);
@@ -168,11 +168,4 @@ fn confirmed(connection: &Connection, warnings: u64) -> Result<(), DatabaseError
         return Ok(());
     }
     Err(DatabaseError::Away("the standby did not confirm a transaction: run it again".into()))
-}
-
-fn random() -> Result<u64, DatabaseError> {
-    let mut number = [0; 8];
-    let no_number = |_| DatabaseError::Away("the system gives no random numbers".into());
-    aws_lc_rs::rand::fill(&mut number).map_err(no_number)?;
-    Ok(u64::from_le_bytes(number))
 }

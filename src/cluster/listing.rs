@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use super::batch;
-use super::database::{DatabaseError, application};
+use super::database::{DatabaseError, SESSIONS, application};
 use super::ids::{from_sql, to_sql};
 use super::spool::ClusterSpool;
 use crate::message::queue_id::QueueId;
@@ -104,8 +104,7 @@ impl ClusterSpool {
     /// # Errors
     /// [`DatabaseError`].
     pub async fn connected_others(&self) -> Result<Vec<Living>, DatabaseError> {
-        let statement = "SELECT application_name FROM pg_stat_activity WHERE application_name IS NOT NULL";
-        let sessions = self.pool().query(statement, &[]).await?;
+        let sessions = self.pool().query(SESSIONS, &[]).await?;
         let sessions: Vec<String> = sessions.iter().map(|row| row.get(0)).collect();
         let mut others = self.others().await?;
         others.retain(|other| sessions.contains(&application(other.epoch)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::database::{Connection, DatabaseError};
+use super::database::{Connection, DatabaseError, random};
 use super::spool::ClusterSpool;
 use crate::message::queue_id::QueueId;
 
@@ -96,9 +96,7 @@ impl ClusterSpool {
     /// # Errors
     /// [`DatabaseError`]: as [`Asked::Unknown`].
     pub async fn ask(&self, epoch: i64, request: &Request, until: Instant) -> Result<Asked, DatabaseError> {
-        let mut key = [0; 16];
-        let no_key = |_| DatabaseError::Away("the system gives no random numbers".into());
-        aws_lc_rs::rand::fill(&mut key).map_err(no_key)?;
+        let key: [u8; 16] = random()?;
         let text = serde_json::to_string(request).map_err(|error| DatabaseError::Unfit(error.to_string()))?;
         let waited = timeout_at(until, self.wait_for_reply(&key, epoch, &text)).await;
         let withdrawn = timeout(WITHDRAW, self.withdraw(&key)).await;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::database::{Connection, DatabaseError, application};
+use super::database::{Connection, DatabaseError, SESSIONS, application};
 use super::schema;
 use crate::time::UnixTime;
 
@@ -115,8 +115,7 @@ async fn answering(connection: &Connection) -> Result<Answering, DatabaseError> 
 
 async fn nodes(connection: &Connection) -> Result<Vec<Node>, DatabaseError> {
     let client = connection.client();
-    let statement = "SELECT application_name FROM pg_stat_activity WHERE application_name IS NOT NULL";
-    let sessions: Vec<String> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
+    let sessions: Vec<String> = client.query(SESSIONS, &[]).await?.iter().map(|row| row.get(0)).collect();
     let statement = "SELECT n.number, n.name, e.id, extract(epoch FROM e.began)::bigint, e.version, \
          coalesce(h.configuration, ''), (SELECT count(*) FROM fingerpost.queue q WHERE q.epoch = e.id) \
          FROM fingerpost.node n LEFT JOIN fingerpost.epoch e ON e.node = n.number \

@@ -30,7 +30,7 @@ mod shares;
 use shares::Shares;
 
 pub use saved::Malformed;
-pub use shared::{Accepted, Evidence, News, SharedEvidence, SharedNames};
+pub use shared::{APART, Accepted, Evidence, News, SharedEvidence, SharedNames};
 
 /// Nothing is remembered for longer.
 pub const REMEMBERED: Duration = Duration::from_hours(7 * 24);
@@ -258,7 +258,7 @@ impl RecentlyGood {
     pub fn is_refused_at_dot(&self, address: &Address, route: &Route, now: QueueTime) -> bool {
         // A success that another node had is not cleared here.
         let is_latest =
-            |refused| self.last_success(address, now).is_none_or(|(_, success)| success.plus(shared::APART) < refused);
+            |refused| self.last_success(address, now).is_none_or(|(_, success)| success.plus(APART) < refused);
         self.refused_at_dot.len() > 0
             && is_unresolved(route)
             && self.refused_at_dot.first(self.hash_at_dot(address, &route.connector), now).is_some_and(is_latest)

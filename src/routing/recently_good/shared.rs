@@ -15,7 +15,7 @@ use crate::smtp::address::Address;
 use crate::time::QueueTime;
 
 /// The nodes' times of the queue may be so far apart: two heartbeats. What is less apart counts as patience says.
-pub(super) const APART: Duration = Duration::from_secs(10);
+pub const APART: Duration = Duration::from_secs(10);
 /// The most news that wait to be written; further ones are not told to the others.
 const MOST: usize = 200_000;
 /// The most of them that are told at a start.
