@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -27,6 +27,8 @@ pub const SILENT: Duration = Duration::from_secs(30);
 const SEND_WITHIN: Duration = Duration::from_secs(20);
 /// A clock that differs more from the database's would give other nodes wrong times.
 const CLOCK_OFF: Duration = Duration::from_secs(60);
+/// The number of a node that has not lived for so long, and whose mail is gone, is for the next new name.
+const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// The time since the last acknowledged heartbeat, and the queue's time. Clones share it.
 #[derive(Debug, Clone)]
@@ -64,6 +66,12 @@ impl Pulse {
         self.0.sent.fetch_max(sent, Ordering::SeqCst);
         self.0.age.fetch_max(age.saturating_sub(self.0.start.elapsed().as_secs()), Ordering::Relaxed);
     }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default()
 }
 
 /// Milliseconds since the machine started, with the time that it was suspended.
@@ -154,7 +162,7 @@ impl Epoch {
     /// [`DatabaseError::Ended`]: the epoch is gone.
     pub async fn beat(&self, connection: &Connection, configuration: &str) -> Result<(), DatabaseError> {
         let sent = boot_time();
-        let (age, reached) = (self.pulse.queue_time().0.cast_signed(), self.ids.reached().cast_signed());
+        let (age, reached) = (self.pulse.queue_time().0.cast_signed(), self.ids.reached_by(now()).cast_signed());
         // The row itself decides: whoever ends the epoch removes it first.
         let statement = format!(
             "WITH beat AS (UPDATE fingerpost.heartbeat SET beats = beats + 1, configuration = $4 \
@@ -260,19 +268,32 @@ async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -
     Ok(false)
 }
 
-/// The number of the node of this name, which is given out where the name is new.
+/// The number of the node of this name. A new name gets that of a node that is [`FORGOTTEN`], if there is one: names of
+/// pods are new each time. Its last id stays in the row, so that none is given out twice.
 pub(super) async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
     let client = connection.client();
-    if let Some(row) = client.query_opt("SELECT number FROM fingerpost.node WHERE name = $1", &[&name]).await? {
+    let time = now().cast_signed();
+    // Nobody else takes it from now on.
+    let statement = "UPDATE fingerpost.node SET reached = greatest(reached, $2) WHERE name = $1 RETURNING number";
+    if let Some(row) = client.query_opt(statement, &[&name, &time]).await? {
         return Ok(row.get(0));
     }
-    let statement = "INSERT INTO fingerpost.node (number, name) \
-         SELECT coalesce(max(number) + 1, 0), $1 FROM fingerpost.node RETURNING number";
-    let number: i32 = client.query_one(statement, &[&name]).await?.get(0);
-    if number.unsigned_abs() > MOST_NODES {
-        return Err(DatabaseError::Unfit(format!("{MOST_NODES} node names were used: give nodes stable names")));
+    let statement = "UPDATE fingerpost.node SET name = $1, reached = $2 WHERE number = ( \
+             SELECT number FROM fingerpost.node n WHERE reached < $3 \
+                 AND NOT EXISTS (SELECT FROM fingerpost.epoch e WHERE e.node = n.number) \
+                 AND NOT EXISTS (SELECT FROM fingerpost.queue q WHERE (q.id >> 10) & 1023 = n.number) \
+             ORDER BY number LIMIT 1) \
+         RETURNING number";
+    let forgotten = time - i64::try_from(FORGOTTEN.as_millis()).unwrap_or_default();
+    if let Some(row) = client.query_opt(statement, &[&name, &time, &forgotten]).await? {
+        return Ok(row.get(0));
     }
-    Ok(number)
+    let statement = "INSERT INTO fingerpost.node (number, name, reached) \
+         SELECT coalesce(max(number) + 1, 0), $1, $2 FROM fingerpost.node HAVING coalesce(max(number) + 1, 0) <= $3 \
+         RETURNING number";
+    let number = client.query_opt(statement, &[&name, &time, &MOST_NODES.cast_signed()]).await?;
+    let none = || DatabaseError::Unfit(format!("{} nodes have lived in the last 24 hours", MOST_NODES + 1));
+    number.map(|row| row.get(0)).ok_or_else(none)
 }
 
 /// Refuses databases that lose what they acknowledged, and clocks that are apart.
@@ -290,8 +311,7 @@ pub(crate) async fn check_settings(connection: &Connection) -> Result<(), Databa
     if version < 130_000 {
         return Err(DatabaseError::Unfit(format!("its version is {version}: Fingerpost needs PostgreSQL 13 or newer")));
     }
-    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let apart = (ours.as_secs_f64() - time).abs();
+    let apart = (Duration::from_millis(now()).as_secs_f64() - time).abs();
     if apart > CLOCK_OFF.as_secs_f64() {
         return Err(DatabaseError::Unfit(format!(
             "this clock and the database's are {apart:.0} s apart: use NTP on both"

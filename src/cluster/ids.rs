@@ -40,9 +40,9 @@ impl Ids {
         QueueId(CLUSTERED | (number >> 10) << 20 | self.node << 10 | number & 1023)
     }
 
-    /// Milliseconds of the last id.
-    pub fn reached(&self) -> u64 {
-        self.last.load(Ordering::Relaxed) >> 10
+    /// Milliseconds of the last id; at least now, which is when the node was last there.
+    pub fn reached_by(&self, now: u64) -> u64 {
+        now.max(self.last.load(Ordering::Relaxed) >> 10)
     }
 }
 

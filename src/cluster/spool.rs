@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use super::census::Census;
 use super::committer::{Committer, Job, Uploads};
 use super::contents::{self, Remote};
 use super::database::{Database, DatabaseError, Pool};
-use super::epoch::Epoch;
+use super::epoch::{self, Epoch};
 use super::evidence::SharedAddresses;
 use super::ids::to_sql;
 use super::living::Living;
@@ -303,8 +303,7 @@ impl ClusterSpool {
 
 impl Spool for ClusterSpool {
     fn new_id(&self) -> QueueId {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.shared.epoch.ids.next(u64::try_from(now.as_millis()).unwrap_or_default())
+        self.shared.epoch.ids.next(epoch::now())
     }
 
     fn queue_time(&self) -> QueueTime {

@@ -316,3 +316,30 @@ async fn a_name_has_one_node() {
     let error = ClusterSpool::open(&cluster, other.clone(), "digest", Metrics::new()).await.err().unwrap().to_string();
     assert!(error.contains("a name of its own"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_goes_to_a_new_name_when_its_node_and_its_mail_are_long_gone() {
+    let setup = Setup::start();
+    setup.init().await;
+    let first = setup.node("pod-a").await;
+    let waits = mail(&*first, 100, 1);
+    let id = waits.1.id;
+    first.commit(accepted(vec![waits])).await.unwrap();
+    first.leave().await;
+    assert_eq!(setup.node("pod-b").await.epoch().node, 1, "the first was there a moment ago");
+
+    setup.primary.sql("UPDATE fingerpost.node SET reached = reached - 25 * 3600 * 1000");
+    let third = setup.node("pod-c").await;
+    assert_eq!(third.epoch().node, 2, "its mail is there, the second lives");
+    let taken = || third.live_messages() == 1;
+    eventually("the mail is taken over", Duration::from_secs(20), taken).await;
+    third.commit(changed(vec![delivered(id, 0)])).await.unwrap();
+
+    let fourth = setup.node("pod-d").await;
+    assert_eq!(fourth.epoch().node, 0);
+    assert!(fourth.new_id() > id, "an id of before is not given out again");
+    assert_eq!(setup.rows("node"), 3);
+    drop(first);
+    // Who comes back under the old name is a new one.
+    assert_eq!(setup.node("pod-a").await.epoch().node, 3);
+}
