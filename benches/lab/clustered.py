@@ -66,10 +66,24 @@ class Postgres:
         at = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "fingerpost", "-d", "postgres"]
         return subprocess.run([binary("psql"), "-qAt", *at, "-c", text], check=True, capture_output=True, text=True).stdout
 
+    def stand_by(self, standby):
+        """Makes this other server its synchronous standby."""
+        standby.copy(self)
+        standby.start()
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("SELECT pg_reload_conf()")
+        connected = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_for(lambda: self.sql(connected).strip() == "1", "the synchronous standby")
+
     def stop(self):
         if self.process:
             self.process.send_signal(2)  # fast: sessions are ended
             self.process.wait()
+
+    def kill(self):
+        """Stops it, and removes its control group."""
+        self.stop()
+        self.cgroup.remove()
 
     def run(self, name, *arguments):
         subprocess.run(self.command(name, *arguments), check=True, stdout=subprocess.DEVNULL)
@@ -110,12 +124,7 @@ standby = "{"required" if self.with_standby else "preferred"}"
         self.primary.start()
         if self.with_standby:
             self.standby = Postgres(self.folder.parent / "standby")
-            self.standby.copy(self.primary)
-            self.standby.start()
-            self.primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            self.primary.sql("SELECT pg_reload_conf()")
-            connected = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
-            wait_for(lambda: self.primary.sql(connected).strip() == "1", "the synchronous standby")
+            self.primary.stand_by(self.standby)
         subprocess.run([FINGERPOST, "cluster", "init", "--config", self.configuration], check=True, stdout=subprocess.DEVNULL)
         super().start()
 

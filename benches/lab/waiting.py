@@ -1,5 +1,6 @@
 """A server whose mail waits for a next hop that is away, for `benches/waiting` and `benches/memory-limit`."""
 
+import contextlib
 import pathlib
 import re
 import socket
@@ -31,16 +32,25 @@ delivery = "queue"
 address_spaces = [{{ domain = "away.test" }}]
 retry = {{ first = "20h", max = "20h" }}
 """
+CLUSTER = """installation = "contoso"
+[cluster]
+database = "{database}"
+node = "{node}"
+"""
 
 
 class Node:
     """The program, below a folder."""
 
-    def __init__(self, folder, before=()):
-        """`before`: the command that runs it."""
-        self.ports = {name: free_port() for name in ("smtp", "metrics", "api", "hop")}
+    def __init__(self, folder, before=(), cluster=None, hop=None):
+        """`before`: the command that runs it. `cluster`: the database of several nodes' queue; the folder's name is the node's.
+        `hop`: the port of the next hop, where several nodes have the same."""
+        self.ports = {name: free_port() for name in ("smtp", "metrics", "api")} | {"hop": hop or free_port()}
         self.config = folder / "fingerpost.toml"
-        self.config.write_text(CONFIG.format(folder=folder, **self.ports))
+        text = CONFIG.format(folder=folder, **self.ports)
+        if cluster:
+            text = text.replace("[admin]", CLUSTER.format(database=cluster, node=folder.name) + "[admin]")
+        self.config.write_text(text)
         self.log, self.process, self.before = folder / "log", None, list(before)
 
     def start(self):
@@ -77,27 +87,34 @@ class Node:
 
     def drain(self, messages):
         """The next hop is back: seconds until nothing waits. Ends the program unless each message has arrived once."""
+        with self.sink() as counted:
+            begun = time.monotonic()
+            self.run("queue", "retry", "--connector", "away")
+            wait_for(lambda: self.waiting() == 0, 3600)
+            seconds = time.monotonic() - begun
+        arrived = int(re.findall(r"mesg=(\d+)", counted.read_text())[-1])
+        if arrived != messages:
+            sys.exit(f"{arrived} arrived of {messages}")
+        return seconds
+
+    @contextlib.contextmanager
+    def sink(self):
+        """A next hop that takes everything, and counts into this file."""
         counted = self.log.with_name("sink")
         command = ["smtp-sink", "-u", "postfix", "-c", f"127.0.0.2:{self.ports['hop']}", "500"]
         with open(counted, "wb") as file:
             sink = subprocess.Popen(command, stdout=file)
         try:
             wait_for_port("127.0.0.2", self.ports["hop"])
-            begun = time.monotonic()
-            self.run("queue", "retry", "--connector", "away")
-            wait_for(lambda: self.waiting() == 0, 3600)
-            seconds = time.monotonic() - begun
+            yield counted
         finally:
             sink.terminate()
             sink.wait()
-        arrived = int(re.findall(r"mesg=(\d+)", counted.read_text())[-1])
-        if arrived != messages:
-            sys.exit(f"{arrived} arrived of {messages}")
-        return seconds
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
 
 
 def wait_for(is_so, seconds=120):

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -320,11 +320,12 @@ impl Shared {
     /// This job is durable.
     fn is_durable(&self, job: &mut Job) {
         job.uploads.ids.clear();
+        let now = Instant::now();
         let mut mail = self.mail.lock();
         for ((draft, entry), sum) in job.record.accepted.iter().zip(&job.sums) {
             mail.own.insert(entry, *sum);
             if let Draft::Small { id, content } = draft {
-                mail.fresh.keep(*id, content.clone());
+                mail.fresh.keep(*id, content.clone(), now);
             }
         }
         mail.own.apply(&job.record.changes);

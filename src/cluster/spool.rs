@@ -347,8 +347,7 @@ impl Spool for ClusterSpool {
     }
 
     fn open_recipients(&self, id: QueueId) -> Vec<usize> {
-        let mail = self.shared.mail.lock();
-        mail.own.get(id).map(|owned| owned.open.iter().map(|at| *at as usize).collect()).unwrap_or_default()
+        self.shared.mail.lock().own.open(id).into_iter().map(|at| at as usize).collect()
     }
 
     fn live_messages(&self) -> usize {

@@ -16,6 +16,14 @@ use crate::spool::entry::outline::Outlines;
 
 /// The most messages that are taken over in one transaction.
 const MOST: i64 = 500;
+/// The epochs of queued messages that have ended, each found with one step into the index `queue_of_epoch`. Those below 0
+/// are imports that go on.
+const GONE: &str = "WITH RECURSIVE has (epoch) AS ( \
+        (SELECT epoch FROM fingerpost.queue WHERE epoch >= 0 ORDER BY epoch LIMIT 1) \
+        UNION ALL \
+        SELECT (SELECT epoch FROM fingerpost.queue WHERE epoch > has.epoch ORDER BY epoch LIMIT 1) \
+        FROM has WHERE has.epoch IS NOT NULL) \
+     SELECT epoch FROM has WHERE epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
 
 /// What this node has seen of another's heartbeats.
 struct Seen {
@@ -45,6 +53,7 @@ impl Sweep {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.shared.has_ended() {
             ticks.tick().await;
+            self.shared.mail.lock().fresh.drop_old(Instant::now());
             let swept = async {
                 let open = match connection.take().filter(|connection| !connection.is_closed()) {
                     Some(open) => open,
@@ -55,7 +64,7 @@ impl Sweep {
                 };
                 let swept = async {
                     self.watch(&open).await?;
-                    while self.take_over(&open).await? {}
+                    self.take_over(&open).await?;
                     clean(&open).await
                 };
                 open.while_believed(swept).await?;
@@ -91,10 +100,24 @@ impl Sweep {
         Ok(())
     }
 
-    /// Takes over some messages of epochs that have ended; whether there may be more.
-    async fn take_over(&mut self, connection: &Connection) -> Result<bool, DatabaseError> {
-        let client = connection.client();
+    /// Takes over the messages of epochs that have ended. What another node is taking over at the same time is left to it.
+    async fn take_over(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
         self.settle(connection).await?;
+        // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile.
+        let rows = connection.client().query(GONE, &[]).await?;
+        for epoch in rows.iter().map(|row| row.get::<_, i64>(0)) {
+            let mut after = Some(i64::MIN);
+            while let Some(id) = after {
+                after = self.take_some(connection, epoch, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over some messages of an epoch that has ended, in the order of their ids; returns the last id if there may be
+    /// more.
+    async fn take_some(&mut self, connection: &Connection, gone: i64, id: i64) -> Result<Option<i64>, DatabaseError> {
+        let client = connection.client();
         client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await?;
         let mine = self.shared.epoch.id;
         let own = client.query_opt("SELECT 1 FROM fingerpost.epoch WHERE id = $1 FOR KEY SHARE", &[&mine]).await?;
@@ -102,15 +125,11 @@ impl Sweep {
             client.batch_execute("ROLLBACK").await?;
             return Err(DatabaseError::Ended);
         }
-        // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile. Those
-        // below 0 are imports that go on.
-        let statement = "SELECT DISTINCT epoch FROM fingerpost.queue \
-             WHERE epoch >= 0 AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
-        let gone: Vec<i64> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
         let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
-                SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \
+                SELECT id FROM fingerpost.queue WHERE epoch = $2 AND id > $3 ORDER BY id LIMIT $4 \
+                FOR UPDATE SKIP LOCKED) \
              RETURNING id, format, entry, sum";
-        self.in_doubt = client.query(statement, &[&mine, &MOST, &gone]).await?;
+        self.in_doubt = client.query(statement, &[&mine, &gone, &id, &MOST]).await?;
         let warnings = connection.warnings();
         client.batch_execute("COMMIT").await?;
         if connection.warnings() != warnings {
@@ -118,7 +137,8 @@ impl Sweep {
         }
         let rows = std::mem::take(&mut self.in_doubt);
         self.adopt(&rows);
-        Ok(rows.len() == usize::try_from(MOST).unwrap_or_default())
+        let last = rows.iter().map(|row| row.get::<_, i64>(0)).max();
+        Ok(last.filter(|_| rows.len() == usize::try_from(MOST).unwrap_or_default()))
     }
 
     /// Adopts what a transaction took over whose outcome was not known: the rows that are ours now. Waits for it if it is

@@ -102,7 +102,10 @@ impl Writing {
             self.write_out().await;
         }
         match self.file {
-            Filed::No => Ok(Draft::Small { id: self.id, content: self.buffer.into() }),
+            Filed::No => {
+                self.buffer.shrink_to_fit(); // it may be kept until the first attempt
+                Ok(Draft::Small { id: self.id, content: self.buffer.into() })
+            }
             Filed::Begun(draft) => Ok(Draft::Blob(draft)),
             Filed::Failed(error) => Err(error),
         }

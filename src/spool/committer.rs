@@ -221,6 +221,7 @@ impl Committer {
     fn accept(&mut self, batch: Batch) {
         let mut over = Vec::new();
         let mut answers = Vec::with_capacity(batch.jobs.len());
+        let now = Instant::now();
         let mut state = self.parts.shared.lock();
         let length = batch.bytes.len() as u64;
         for (mut job, spot) in batch.jobs {
@@ -230,7 +231,7 @@ impl Committer {
                 for (draft, entry) in record.accepted {
                     self.last_id = self.last_id.max(entry.id);
                     if let Draft::Small { id, content } = draft {
-                        state.fresh.keep(id, content);
+                        state.fresh.keep(id, content, now);
                     }
                 }
             }
