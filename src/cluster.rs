@@ -13,6 +13,7 @@ pub mod census;
 mod committer;
 mod contents;
 pub mod database;
+pub mod directory_reads;
 pub mod epoch;
 pub mod evidence;
 pub mod ids;

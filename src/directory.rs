@@ -39,7 +39,7 @@ pub use self::ldap::{Examination, Refreshed, Tried};
 pub use self::login::{Login, MayBind};
 use self::shares::{Shares, Turn};
 pub use self::snapshot::Accept;
-pub use self::snapshot::report::SnapshotReport;
+pub use self::snapshot::report::{SnapshotReport, WholeRead};
 use self::snapshot::served::Served;
 pub use self::snapshot::served::{HeldAddress, HeldList};
 use crate::config::DirectoryKind;
@@ -142,6 +142,16 @@ impl Directories {
     /// Reads the whole directory now. `None`: it counts no changes.
     pub async fn refresh(&self, name: &str, accept: Accept) -> Option<Result<Refreshed, String>> {
         self.ldap(name)?.refresh(accept).await
+    }
+
+    /// The last whole reads of the directories that show deletions in whole reads only.
+    #[must_use]
+    pub fn whole_reads(&self) -> Vec<WholeRead> {
+        let read = |built: &Built| match &built.directory {
+            AnyDirectory::Ldap(ldap) => ldap.whole_read(&built.name),
+            AnyDirectory::File(_) | AnyDirectory::CallAhead(_) => None,
+        };
+        self.built.iter().filter_map(read).collect()
     }
 
     /// The held changes, address by address. `None`: it counts no changes.

@@ -47,6 +47,7 @@ use crate::trace::{Trace, writer};
 use crate::{descriptors, private};
 
 mod background;
+mod directory_reads;
 mod drain;
 mod mail_seen;
 pub(crate) mod preflight;

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::database::{Connection, DatabaseError};
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
-pub const SCHEMA: i32 = 2;
+pub const SCHEMA: i32 = 3;
 
 /// Migrations; the first makes number 1.
 const MIGRATIONS: [&str; SCHEMA as usize] = [
@@ -99,6 +99,13 @@ CREATE UNLOGGED TABLE fingerpost.request (
     reply text
 );
 CREATE INDEX request_of_epoch ON fingerpost.request (epoch);
+",
+    "
+-- When a node last read a directory as a whole, by the queue's time. Without a log: after a crash all tell it again.
+CREATE UNLOGGED TABLE fingerpost.directory_read (
+    directory text PRIMARY KEY,
+    at bigint NOT NULL
+);
 ",
 ];
 

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::file::{self, ConfigTables};
 use super::reader::Context;
 use super::send_connector::recipient_mx;
 use super::source::{Item, Places};
-use super::{Config, SendConnector};
+use super::{Config, DirectoryConfig, DirectoryKind, SendConnector};
 use crate::routing::accepted_domain::AcceptedDomains;
 use crate::routing::address_space::AddressSpaces;
 use crate::routing::table::{ConnectorRules, DomainPattern, DomainSet, Table};
@@ -133,7 +134,8 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
     let accepted = AcceptedDomains::new(used(written.accepted_domains), Removed::new());
     let send_connectors: Vec<_> =
         used(written.send_connectors).chain(std::iter::once(recipient_mx())).map(Arc::new).collect();
-    let directories: Vec<_> = used(written.directories).map(Arc::new).collect();
+    let clustered = written.cluster.is_some();
+    let directories: Vec<_> = used(written.directories).map(|found| remembering(found, clustered)).collect();
     let rules = |connector: &Arc<SendConnector>| {
         let rules = ConnectorRules {
             organization: connector.organization.clone(),
@@ -173,6 +175,16 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
         warnings,
         files: written.files,
     }
+}
+
+/// With `[cluster]` an LDAP directory's answers are remembered for a minute at most, so that nodes do not differ for longer.
+fn remembering(mut directory: DirectoryConfig, clustered: bool) -> Arc<DirectoryConfig> {
+    if let DirectoryKind::Ldap(ldap) = &mut directory.kind
+        && clustered
+    {
+        ldap.cache = ldap.cache.at_most(Duration::from_mins(1));
+    }
+    Arc::new(directory)
 }
 
 /// The key of a list's element in [`Places`].

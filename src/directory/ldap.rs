@@ -33,7 +33,7 @@ use crate::directory::expected::Announced;
 use crate::directory::in_flight::InFlight;
 use crate::directory::mail::{Mail, NoMail};
 use crate::directory::shares::{Most, Shares, Turn};
-use crate::directory::snapshot::report::SnapshotReport;
+use crate::directory::snapshot::report::{SnapshotReport, WholeRead};
 use crate::directory::snapshot::served::{HeldList, Served};
 use crate::directory::snapshot::{Accept, Room, Snapshot};
 use crate::directory::{AnswerFuture, Directory};
@@ -237,6 +237,13 @@ impl LdapDirectory {
         let reading = first.then(|| following.progress.load(Ordering::Relaxed));
         let problem = following.problem.lock().clone();
         Some(SnapshotReport { reading, problem, ..snapshot.report() })
+    }
+
+    /// Its last whole read, if it shows deletions in whole reads only. `None`: also where it was not read yet.
+    pub(super) fn whole_read(&self, name: &str) -> Option<WholeRead> {
+        let snapshot = self.asker.snapshot.as_ref()?;
+        let ago = snapshot.whole_read_ago()?;
+        Some(WholeRead { directory: name.to_owned(), ago, found_gone: snapshot.found_gone() })
     }
 
     /// Stops keeping the snapshot up to date: a successor does.

@@ -73,6 +73,7 @@ pub struct Snapshot {
     changes: Mutex<ChangesFile>,
     mail: Arc<dyn Mail>,
     version: AtomicU64,
+    found_gone: AtomicU64,
     /// Whether the recipients in force cannot be derived from the file.
     file_is_behind: AtomicBool,
     metrics: Metrics,
@@ -120,6 +121,7 @@ impl Snapshot {
             changes: Mutex::new(changes),
             mail: Arc::clone(mail),
             version: AtomicU64::new(1),
+            found_gone: AtomicU64::default(),
             file_is_behind: AtomicBool::new(false),
             metrics: metrics.clone(),
             reader: directory.bind_dn.clone(),
@@ -246,6 +248,21 @@ impl Snapshot {
         self.contact.lock().until_whole_read(self.config.full_read, UnixTime::steady())
     }
 
+    /// The time since the last full read began. `None`: there was none with this configuration, or deletions show at once,
+    /// in a stream.
+    #[must_use]
+    pub fn whole_read_ago(&self) -> Option<Duration> {
+        let contact = self.contact.lock();
+        let streams = contact.position == Position::Unknown && contact.last_followed().is_some();
+        contact.whole_read_ago(UnixTime::steady()).filter(|_| !streams)
+    }
+
+    /// How often an entry was found gone when the directory was asked about it.
+    #[must_use]
+    pub fn found_gone(&self) -> u64 {
+        self.found_gone.load(Ordering::Relaxed)
+    }
+
     /// A file for a full read.
     ///
     /// # Errors
@@ -310,6 +327,9 @@ impl Snapshot {
 
     /// Applies the current state of some entries. Others may have changed as well.
     pub fn corrected(&self, changes: Vec<Change>) -> Outcome {
+        if changes.iter().any(|change| matches!(change, Change::Gone(_))) {
+            self.found_gone.fetch_add(1, Ordering::Relaxed);
+        }
         self.take(changes, None)
     }
 

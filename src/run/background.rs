@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Ground, shared};
+use super::{Ground, directory_reads, shared};
 use crate::admin;
 use crate::cluster::ClusterSpool;
 use crate::cluster::living::Living;
@@ -102,6 +102,7 @@ pub(super) fn spawn(
     background.spawn(admin::requests::answer(cluster.clone(), own, stop.clone()));
     let table = ground.recently_good.table.clone();
     background.spawn(shared::keep_telling(cluster.clone(), table, stop.clone()));
+    background.spawn(directory_reads::read_together(cluster.clone(), ground.current.clone(), stop.clone()));
 }
 
 /// Hands mail that other nodes left to the queue.

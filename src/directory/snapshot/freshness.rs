@@ -67,6 +67,11 @@ impl SnapshotFreshness {
         self.followed
     }
 
+    /// The time since the last full read began.
+    pub(super) fn whole_read_ago(&self, now: UnixTime) -> Option<Duration> {
+        self.whole.map(|at| now.since(at))
+    }
+
     /// The time until the next full read, at this interval.
     pub(super) fn until_whole_read(&self, interval: Duration, now: UnixTime) -> Duration {
         self.whole.map_or(Duration::ZERO, |at| interval.saturating_sub(now.since(at)))

@@ -1,6 +1,7 @@
 //! The state of a snapshot, for `fingerpost status` and `fingerpost directory stats`.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,16 @@ pub struct SnapshotReport {
     pub reading: Option<usize>,
     /// Why the directory cannot be followed; `None`: it can.
     pub problem: Option<String>,
+}
+
+/// The last whole read of a directory, for other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeRead {
+    pub directory: String,
+    /// The time since it began.
+    pub ago: Duration,
+    /// How often an entry was found gone between whole reads, since the configuration is in force.
+    pub found_gone: u64,
 }
 
 impl fmt::Display for SnapshotReport {

@@ -42,6 +42,33 @@ fn held(node: &TestNode) -> Option<f64> {
 }
 
 #[test]
+fn a_whole_read_of_one_node_is_one_of_all() {
+    let setup = Setup::start();
+    let slapd = Slapd::start();
+    slapd.stop_streaming();
+    for number in 0..PEOPLE {
+        slapd.add_person(&format!("u{number}"), &format!("mail: u{number}@contoso.com\n"));
+    }
+    let mut nodes = ["a", "b"].map(|name| node(&setup, &slapd, name));
+    let made = nodes[0].run(&["cluster", "init"]);
+    assert!(made.status.success(), "{made:?}");
+    nodes.iter_mut().for_each(TestNode::start);
+    let has = |node: &TestNode, people: usize| {
+        let stats = node.run(&["directory", "stats"]);
+        String::from_utf8_lossy(&stats.stdout).contains(&format!("{} recipients", people + 1))
+    };
+    nodes.iter().for_each(|node| wait_until("it is read", SOON, || has(node, PEOPLE)));
+    wait_until("the reads are told", SOON, || setup.rows("directory_read") == 1);
+    slapd.modify(&format!("dn: uid=u0,{BASE}\nchangetype: delete\n\n"));
+    // Another node reads it well after these.
+    setup.primary.sql("UPDATE fingerpost.directory_read SET at = at + 40");
+    for node in &nodes {
+        wait_until("what is gone is gone at all", Duration::from_secs(20), || has(node, PEOPLE - 1));
+        assert_eq!(node.log().matches("another node has read it as a whole").count(), 1, "{}", node.log());
+    }
+}
+
+#[test]
 fn what_is_accepted_at_one_node_is_accepted_at_all() {
     let setup = Setup::start();
     let slapd = Slapd::start();
