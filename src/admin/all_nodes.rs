@@ -41,9 +41,12 @@ pub(super) async fn list(parts: &Parts, after: Option<QueueId>, most: usize) -> 
 
 /// One message.
 pub(super) async fn show(parts: &Parts, id: QueueId) -> Result<Message, Refusal> {
-    let own = from_disk(parts, move |delivery| delivery.show(id)).await?;
-    let Some(cluster) = &parts.cluster else { return own.as_ref().map(Message::of).ok_or_else(|| no_such_message(id)) };
-    if let Some(entry) = own {
+    let own = from_disk(parts, move |delivery| delivery.show(id));
+    let Some(cluster) = &parts.cluster else {
+        return own.await?.as_ref().map(Message::of).ok_or_else(|| no_such_message(id));
+    };
+    let late = |_| failed(StatusCode::SERVICE_UNAVAILABLE, format!("the database does not answer within {PATIENCE:?}"));
+    if let Some(entry) = timeout(PATIENCE, own).await.map_err(late)?? {
         return Ok(Message::of(&entry).at(&cluster.epoch().name));
     }
     let found = in_time(cluster.find(id)).await?.ok_or_else(|| no_such_message(id))?;
@@ -55,7 +58,7 @@ pub(super) async fn about(parts: &Parts, id: QueueId, request: &Request) -> Resu
     let until = Instant::now() + PATIENCE;
     let mut asked_before: Option<String> = None;
     loop {
-        match perform(&parts.own(), parts.cluster.as_deref(), request).await {
+        match here(parts, request).await {
             Reply::NotMine => {}
             reply => return done(reply),
         }
@@ -86,7 +89,7 @@ pub(super) async fn about(parts: &Parts, id: QueueId, request: &Request) -> Resu
 /// Makes due what waits for this connector, or all. An error says also what was done.
 pub(super) async fn retry_all(parts: &Parts, connector: Option<String>) -> Result<Done, Refusal> {
     let request = Request::RetryAll { connector };
-    let mut done = done(perform(&parts.own(), parts.cluster.as_deref(), &request).await)?;
+    let mut done = done(here(parts, &request).await)?;
     let Some(cluster) = &parts.cluster else { return Ok(done) };
     let others = in_time(cluster.others()).await.map_err(|(status, Json(why))| {
         let own = done.messages;
@@ -99,6 +102,19 @@ pub(super) async fn retry_all(parts: &Parts, connector: Option<String>) -> Resul
     }
     let text = format!("{} messages are due now, but {}", done.messages, problems.join("; "));
     Err(failed(StatusCode::BAD_GATEWAY, text))
+}
+
+/// Has it done at this node. What waits for a database that hangs goes on, and its outcome is not waited for.
+async fn here(parts: &Parts, request: &Request) -> Reply {
+    let (own, cluster, request) = (parts.own(), parts.cluster.clone(), request.clone());
+    let done = tokio::spawn(async move { perform(&own, cluster.as_deref(), &request).await });
+    match timeout(PATIENCE, done).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(panicked)) => Reply::Failed { error: panicked.to_string() },
+        Err(_) => {
+            Reply::Failed { error: format!("the database does not answer within {PATIENCE:?}: it may still be done") }
+        }
+    }
 }
 
 /// Has changes of a directory announced at all other nodes. Those at this node are announced, or accepted, already.

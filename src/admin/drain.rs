@@ -14,6 +14,7 @@ use super::all_nodes::in_time;
 use super::api::{Answer, failed, is_given};
 use super::json::Json;
 use super::probes::Phase;
+use crate::cluster::listing::Alone;
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_hours(1);
@@ -56,14 +57,15 @@ pub(super) async fn drain(State(parts): State<Arc<Parts>>, Query(wanted): Query<
     }
     let pause = Duration::from_secs(wanted.pause).min(LONGEST);
     let may_be_alone = is_given("alone", wanted.alone.as_deref())?;
-    let nodes = match (in_time(cluster.connected_others()).await, may_be_alone) {
+    let alone = if may_be_alone { Alone::Too } else { Alone::Never };
+    let nodes = match (in_time(cluster.drain(alone)).await, may_be_alone) {
         (Ok(others), _) => others.into_iter().map(|other| other.name).collect(),
         (Err(_), true) => Vec::new(),
         (Err(why), false) => return Err(why),
     };
     if nodes.is_empty() && !may_be_alone {
         return refused(
-            "no other node is running: mail would neither be accepted nor delivered; start another one, or say --alone",
+            "no other node is running, or all others drain: mail would neither be accepted nor delivered; start another one, or say --alone",
         );
     }
     let messages = parts.delivery.total();

@@ -52,6 +52,13 @@ impl Owner {
 const NODE_OF_QUEUE: &str = "fingerpost.queue q LEFT JOIN fingerpost.epoch e ON e.id = q.epoch \
      LEFT JOIN fingerpost.node n ON n.number = e.node";
 
+/// Whether a node may drain though no other one is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alone {
+    Never,
+    Too,
+}
+
 impl ClusterSpool {
     /// Up to `most` messages of all nodes, those after `behind`.
     ///
@@ -99,15 +106,36 @@ impl ClusterSpool {
         Ok(rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect())
     }
 
-    /// Those of them that have a session at the database.
+    /// Says that this node drains, unless no other one would be left; `alone`: also then. Returns those that go on: they have
+    /// a session at the database, and do not drain.
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub async fn connected_others(&self) -> Result<Vec<Living>, DatabaseError> {
-        let sessions = self.pool().query(SESSIONS, &[]).await?;
-        let sessions: Vec<String> = sessions.iter().map(|row| row.get(0)).collect();
-        let mut others = self.others().await?;
-        others.retain(|other| sessions.contains(&application(other.epoch)));
+    pub async fn drain(&self, alone: Alone) -> Result<Vec<Living>, DatabaseError> {
+        let pooled = self.pool().get().await?;
+        let (connection, client) = (pooled.connection(), pooled.client());
+        let asked = async {
+            // Of two that drain in the same moment the second sees the first. A primary that forgets it ends nothing.
+            let begin =
+                "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock(hashtext('fingerpost drain'))";
+            client.batch_execute(begin).await?;
+            let sessions: Vec<String> = client.query(SESSIONS, &[]).await?.iter().map(|row| row.get(0)).collect();
+            let statement = "SELECT e.id, n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
+                 WHERE e.id <> $1 AND NOT e.draining ORDER BY n.name";
+            let rows = client.query(statement, &[&self.epoch().id]).await?;
+            let mut others: Vec<Living> =
+                rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect();
+            others.retain(|other| sessions.contains(&application(other.epoch)));
+            if !others.is_empty() || alone == Alone::Too {
+                client
+                    .execute("UPDATE fingerpost.epoch SET draining = true WHERE id = $1", &[&self.epoch().id])
+                    .await?;
+            }
+            client.batch_execute("COMMIT").await?;
+            Ok(others)
+        };
+        let others = connection.while_believed(asked).await?;
+        pooled.give_back().await;
         Ok(others)
     }
 }

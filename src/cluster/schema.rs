@@ -101,6 +101,8 @@ CREATE UNLOGGED TABLE fingerpost.request (
 CREATE INDEX request_of_epoch ON fingerpost.request (epoch);
 ",
     "
+-- draining: its node is about to leave, so others must not count on it.
+ALTER TABLE fingerpost.epoch ADD COLUMN draining boolean NOT NULL DEFAULT false;
 -- When a node last read a directory as a whole, by the queue's time. Without a log: after a crash all tell it again.
 CREATE UNLOGGED TABLE fingerpost.directory_read (
     directory text PRIMARY KEY,

@@ -318,6 +318,19 @@ async fn a_name_has_one_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_nodes_that_drain_at_once_one_is_left() {
+    use fingerpost::cluster::listing::Alone;
+    let setup = Setup::start();
+    setup.init().await;
+    let nodes = [setup.node("a").await, setup.node("b").await];
+    let drained = tokio::join!(nodes[0].drain(Alone::Never), nodes[1].drain(Alone::Never));
+    let left = [drained.0.unwrap(), drained.1.unwrap()].map(|others| others.len());
+    assert!(left == [0, 1] || left == [1, 0], "{left:?}");
+    let last = &nodes[left.iter().position(|others| *others == 0).unwrap()];
+    assert_eq!(last.drain(Alone::Too).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_number_goes_to_a_new_name_when_its_node_and_its_mail_are_long_gone() {
     let setup = Setup::start();
     setup.init().await;
