@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub(super) problems: Problems,
     /// The value of `$CREDENTIALS_DIRECTORY`.
     pub(super) credentials: Option<PathBuf>,
+    /// Looks up a variable of the environment; `None`: there is none.
+    pub(super) variables: Option<fn(&str) -> Option<String>>,
     /// Names that many tables may have, each stored once.
     pub(super) names: HashSet<Arc<str>>,
 }
@@ -136,6 +138,16 @@ impl<'r> Reader<'r> {
     /// Like [`Reader::text`]; an empty text counts as absent.
     pub(super) fn optional<T, E: Display>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         self.text(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
+    }
+
+    /// A name of our own, or a variable of the environment that has it: `$POD_NAME`. An empty text counts as absent.
+    pub(super) fn name_or_variable(&mut self, key: &str) -> Option<Arc<str>> {
+        let variables = self.context.variables;
+        self.optional(key, |text| {
+            let Some(variable) = text.strip_prefix('$') else { return name(text) };
+            let value = variables.and_then(|value| value(variable));
+            name(&value.ok_or_else(|| format!("the environment has no {variable}, which has the name"))?)
+        })
     }
 
     /// Reports a key that is required and absent.

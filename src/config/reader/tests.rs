@@ -1,3 +1,5 @@
+//! Where paths start, which names are names, and what comes from the environment.
+
 use super::*;
 
 #[test]
