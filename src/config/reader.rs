@@ -146,7 +146,7 @@ impl<'r> Reader<'r> {
         self.optional(key, |text| {
             let Some(variable) = text.strip_prefix('$') else { return name(text) };
             let value = variables.and_then(|value| value(variable));
-            name(&value.ok_or_else(|| format!("the environment has no {variable}, which has the name"))?)
+            name(&value.ok_or_else(|| format!("the environment has no {variable}: set it, or write the name"))?)
         })
     }
 
