@@ -11,8 +11,9 @@ use super::{Format, FormatArgument, Outcome, output};
 use crate::cluster::database::{Connection, Database, DatabaseError};
 use crate::cluster::import::{self, ImportError};
 use crate::cluster::schema::{self, Made, SCHEMA};
+use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::status::{Answering, ClusterStatus, Node, SyncStandby, look};
-use crate::cluster::{check_settings, has_standby_names};
+
 use crate::config::check::load;
 use crate::config::{Cluster, Standby};
 use crate::metrics::Metrics;
@@ -85,7 +86,7 @@ fn told(hosts: &str, error: &DatabaseError) -> anyhow::Error {
 }
 
 async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, CommandError> {
-    check_settings(connection).await?;
+    settings::check(connection).await?;
     let text = match schema::init(connection).await? {
         Made::New => format!("the database has its tables now (schema {SCHEMA})"),
         Made::Upgraded(from) => format!("upgraded from schema {from} to {SCHEMA}"),
@@ -103,7 +104,7 @@ async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, Com
 
 async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
     schema::check(connection).await?;
-    check_settings(connection).await?;
+    settings::check(connection).await?;
     if cluster.standby == Standby::Required && !has_standby_names(connection).await? {
         let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
         return Err(DatabaseError::Unfit(text.into()).into());
