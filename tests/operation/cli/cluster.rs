@@ -7,6 +7,8 @@ use support::postgres::{self, Postgres};
 
 use super::installation::{Installation, eventually};
 
+mod check;
+
 impl Installation {
     /// Adds `[cluster]` with this database.
     fn join(&self, url: &str, standby: &str) {
