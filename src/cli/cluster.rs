@@ -13,7 +13,6 @@ use crate::cluster::import::{self, ImportError};
 use crate::cluster::schema::{self, Made, SCHEMA};
 use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::status::{Answering, ClusterStatus, Node, SyncStandby, look};
-
 use crate::config::check::load;
 use crate::config::{Cluster, Standby};
 use crate::metrics::Metrics;
@@ -153,12 +152,13 @@ fn problems(status: &ClusterStatus, standby: Standby) -> Vec<String> {
     }
     let Answering { synchronous_standby_names: names, synchronous_standby, .. } = &status.database;
     match (standby, names.trim().is_empty(), synchronous_standby) {
-        (Standby::Preferred, ..) | (_, false, SyncStandby::Connected | SyncStandby::Unknown) => {}
+        (Standby::Preferred, true, _) | (_, false, SyncStandby::Connected | SyncStandby::Unknown) => {}
         (Standby::Required, true, _) => {
             problems
                 .push("synchronous_standby_names is empty: no node accepts mail until it names a standby".to_owned());
         }
-        (Standby::Required, false, SyncStandby::None) => {
+        // Commits wait for one that is named, whatever is configured here.
+        (_, false, SyncStandby::None) => {
             problems.push(format!("no standby of \"{names}\" is connected: no node accepts mail until one is"));
         }
     }
@@ -256,7 +256,7 @@ mod tests {
             (
                 "no standby",
                 |status| status.database.synchronous_standby = SyncStandby::None,
-                [&["no standby of \"db2\""], &[]],
+                [&["no standby of \"db2\""]; 2],
             ),
             ("not to be seen", |status| status.database.synchronous_standby = SyncStandby::Unknown, [&[], &[]]),
             ("differ", |status| status.nodes[1] = node(1, "ffff"), [&["different configurations"]; 2]),
