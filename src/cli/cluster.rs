@@ -86,6 +86,9 @@ fn told(hosts: &str, error: &DatabaseError) -> anyhow::Error {
 
 async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, CommandError> {
     settings::check(connection).await?;
+    if schema::number(connection).await? != Some(SCHEMA) {
+        refuse_without_standby(connection).await?;
+    }
     let text = match schema::init(connection).await? {
         Made::New => format!("the database has its tables now (schema {SCHEMA})"),
         Made::Upgraded(from) => format!("upgraded from schema {from} to {SCHEMA}"),
@@ -101,6 +104,14 @@ async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, Com
     Ok(Outcome::Done)
 }
 
+/// What waits for a standby that is not there would wait without a word.
+async fn refuse_without_standby(connection: &Connection) -> Result<(), DatabaseError> {
+    match settings::missing_standby(connection).await? {
+        None => Ok(()),
+        Some(missing) => Err(DatabaseError::Unfit(missing.to_string())),
+    }
+}
+
 async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
     schema::check(connection).await?;
     settings::check(connection).await?;
@@ -108,6 +119,7 @@ async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) ->
         let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
         return Err(DatabaseError::Unfit(text.into()).into());
     }
+    refuse_without_standby(connection).await?;
     let folder = state_dir.join("spool");
     if !folder.is_dir() {
         let text = format!("there is no spool in {}: nothing to move", folder.display());

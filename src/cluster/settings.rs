@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::database::{Connection, DatabaseError};
 use super::epoch;
+use super::status::{self, SyncStandby};
 use crate::obstacle::Obstacle;
 
 /// A clock that differs more from the database's would give other nodes wrong times.
@@ -52,6 +53,18 @@ pub(crate) async fn obstacles(connection: &Connection) -> Result<Vec<Obstacle>, 
         found.push(Obstacle::new("a pooler in transaction mode is in between", cure));
     }
     Ok(found)
+}
+
+/// Commits wait for a standby that is not connected, as far as this role may see: whatever is written hangs.
+///
+/// # Errors
+/// [`DatabaseError`]: it could not be asked.
+pub(crate) async fn missing_standby(connection: &Connection) -> Result<Option<Obstacle>, DatabaseError> {
+    let answering = status::answering(connection).await?;
+    let names = answering.synchronous_standby_names.trim();
+    let is_missing = !names.is_empty() && answering.synchronous_standby == SyncStandby::None;
+    let found = format!("no standby of \"{names}\" is connected, and commits wait for one");
+    Ok(is_missing.then(|| Obstacle::new(found, "get it going, or have the database's manager name another")))
 }
 
 /// Whether commits wait for a standby: `synchronous_standby_names` has one.
