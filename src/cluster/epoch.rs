@@ -113,6 +113,9 @@ impl Epoch {
         loop {
             let sent = boot_time();
             client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
+            // Of another name that had the number no id can be as late as now.
+            let statement = "SELECT coalesce(max(reached), 0) FROM fingerpost.node WHERE name = $1";
+            let reached: i64 = client.query_one(statement, &[&name]).await?.get(0);
             let number = node(connection, name).await?;
             let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
             let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
@@ -133,10 +136,7 @@ impl Epoch {
             let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
             let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
             client.execute(statement, &[&id, &configuration]).await?;
-            let statement =
-                "SELECT (SELECT age FROM fingerpost.installation), reached FROM fingerpost.node WHERE number = $1";
-            let row = client.query_one(statement, &[&number]).await?;
-            let (age, reached): (i64, i64) = (row.get(0), row.get(1));
+            let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
             let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
             let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
             client.batch_execute("COMMIT").await?;

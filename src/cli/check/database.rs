@@ -52,7 +52,7 @@ fn hosts(visited: &[Visited], cluster: &Cluster, database: &Database) -> Vec<Fin
         (true, false) => Way::ClearWithin,
         (true, true) => Way::ClearOut,
     };
-    let mut findings: Vec<_> = visited.iter().map(|host| of_host(host, way, primaries.is_empty())).collect();
+    let mut findings: Vec<_> = visited.iter().map(|host| of_host(host, way, &primaries)).collect();
     match primaries.as_slice() {
         [_] => {}
         [] => findings.push(Finding::bad(
@@ -77,7 +77,8 @@ enum Way {
     ClearOut,
 }
 
-fn of_host(Visited { host, answer }: &Visited, way: Way, is_needed: bool) -> Finding {
+/// `primaries`: the timelines of those that take writes.
+fn of_host(Visited { host, answer }: &Visited, way: Way, primaries: &[u32]) -> Finding {
     let what = format!("database {host}");
     let found = match answer {
         Ok(Role::Primary(connection)) => format!("takes writes, on timeline {}", connection.timeline()),
@@ -87,7 +88,7 @@ fn of_host(Visited { host, answer }: &Visited, way: Way, is_needed: bool) -> Fin
             return Finding::doubtful(what, "is no standby, and takes no writes", cure);
         }
         // The others do its work; what keeps it from letting us in will keep it from being used when it is the primary.
-        Err(error) if !is_needed && matches!(error, DatabaseError::Away(_)) => {
+        Err(error) if !primaries.is_empty() && matches!(error, DatabaseError::Away(_)) => {
             let cure = format!("{}; without it there is nobody to take over", cure(error));
             return Finding::doubtful(what, error.to_string(), cure);
         }

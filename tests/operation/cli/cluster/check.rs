@@ -1,5 +1,6 @@
 //! `fingerpost check --connect` looks at the database: hosts, TLS, tables, settings, rights and the standby.
 
+use fingerpost::cluster::schema::SCHEMA;
 use support::certificates::Authority;
 use support::postgres::{self, Postgres, urls};
 
@@ -71,7 +72,7 @@ fn hosts_tables_settings_and_standby_are_looked_at() {
     let expected = format!(
         "ok      database {one}: is a standby; in clear, on this machine\n\
          ok      database {other}: takes writes, on timeline 1; in clear, on this machine\n\
-         ok      tables: schema 2, and the role may use them\n\
+         ok      tables: schema {SCHEMA}, and the role may use them\n\
          ok      database settings: fsync, full_page_writes, version and clock are as they should be, and no pooler is in \
          between\n\
          ok      synchronous standby: \"{}\" is connected\n",
@@ -115,7 +116,7 @@ fn settings_are_looked_at(installation: &Installation, primary: &Postgres) {
         primary.sql(&format!("UPDATE fingerpost.installation SET schema = {number}"));
         says(installation, &[&format!("FAILED  tables: its schema is number {number}"), cure]);
     }
-    primary.sql("UPDATE fingerpost.installation SET schema = 2");
+    primary.sql(&format!("UPDATE fingerpost.installation SET schema = {SCHEMA}"));
     installation.join(&primary.url(), "preferred");
     says(installation, &["warning synchronous standby: synchronous_standby_names is empty: one machine alone"]);
     primary.set("default_transaction_read_only", "on");
