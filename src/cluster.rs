@@ -1,6 +1,6 @@
 //! Several nodes with one queue: a spool in PostgreSQL (docs/cluster.md, DESIGN section 11).
 //!
-//! The parts: [`database`] (connections), [`schema`] (its tables, by number), [`epoch`] (a node's life, from joining
+//! The parts: [`database`] (connections), [`schema`] (its tables, by number), `settings` (what it must be like), [`epoch`] (a node's life, from joining
 //! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
 //! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the gauges that one exports for all),
@@ -23,6 +23,7 @@ pub mod living;
 pub mod requests;
 pub mod schema;
 mod secrets;
+pub(crate) mod settings;
 mod spool;
 pub mod state;
 pub mod status;
@@ -30,5 +31,4 @@ mod sweep;
 pub mod timelines;
 mod unwritten;
 
-pub(crate) use epoch::{check_settings, has_standby_names};
 pub use spool::ClusterSpool;

@@ -23,6 +23,7 @@ use crate::time::UnixTime;
 mod call_ahead;
 mod certificates;
 pub(super) mod connect;
+mod database;
 mod directory;
 mod doors;
 pub(super) mod next_hops;

@@ -11,8 +11,8 @@ use super::{Format, FormatArgument, Outcome, output};
 use crate::cluster::database::{Connection, Database, DatabaseError};
 use crate::cluster::import::{self, ImportError};
 use crate::cluster::schema::{self, Made, SCHEMA};
+use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::status::{Answering, ClusterStatus, Node, SyncStandby, look};
-use crate::cluster::{check_settings, has_standby_names};
 use crate::config::check::load;
 use crate::config::{Cluster, Standby};
 use crate::metrics::Metrics;
@@ -85,7 +85,10 @@ fn told(hosts: &str, error: &DatabaseError) -> anyhow::Error {
 }
 
 async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, CommandError> {
-    check_settings(connection).await?;
+    settings::check(connection).await?;
+    if schema::number(connection).await? != Some(SCHEMA) {
+        refuse_without_standby(connection).await?;
+    }
     let text = match schema::init(connection).await? {
         Made::New => format!("the database has its tables now (schema {SCHEMA})"),
         Made::Upgraded(from) => format!("upgraded from schema {from} to {SCHEMA}"),
@@ -101,13 +104,22 @@ async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, Com
     Ok(Outcome::Done)
 }
 
+/// What waits for a standby that is not there would wait without a word.
+async fn refuse_without_standby(connection: &Connection) -> Result<(), DatabaseError> {
+    match settings::missing_standby(connection).await? {
+        None => Ok(()),
+        Some(missing) => Err(DatabaseError::Unfit(missing.to_string())),
+    }
+}
+
 async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
     schema::check(connection).await?;
-    check_settings(connection).await?;
+    settings::check(connection).await?;
     if cluster.standby == Standby::Required && !has_standby_names(connection).await? {
         let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
         return Err(DatabaseError::Unfit(text.into()).into());
     }
+    refuse_without_standby(connection).await?;
     let folder = state_dir.join("spool");
     if !folder.is_dir() {
         let text = format!("there is no spool in {}: nothing to move", folder.display());
@@ -152,12 +164,13 @@ fn problems(status: &ClusterStatus, standby: Standby) -> Vec<String> {
     }
     let Answering { synchronous_standby_names: names, synchronous_standby, .. } = &status.database;
     match (standby, names.trim().is_empty(), synchronous_standby) {
-        (Standby::Preferred, ..) | (_, false, SyncStandby::Connected | SyncStandby::Unknown) => {}
+        (Standby::Preferred, true, _) | (_, false, SyncStandby::Connected | SyncStandby::Unknown) => {}
         (Standby::Required, true, _) => {
             problems
                 .push("synchronous_standby_names is empty: no node accepts mail until it names a standby".to_owned());
         }
-        (Standby::Required, false, SyncStandby::None) => {
+        // Commits wait for one that is named, whatever is configured here.
+        (_, false, SyncStandby::None) => {
             problems.push(format!("no standby of \"{names}\" is connected: no node accepts mail until one is"));
         }
     }
@@ -255,7 +268,7 @@ mod tests {
             (
                 "no standby",
                 |status| status.database.synchronous_standby = SyncStandby::None,
-                [&["no standby of \"db2\""], &[]],
+                [&["no standby of \"db2\""]; 2],
             ),
             ("not to be seen", |status| status.database.synchronous_standby = SyncStandby::Unknown, [&[], &[]]),
             ("differ", |status| status.nodes[1] = node(1, "ffff"), [&["different configurations"]; 2]),

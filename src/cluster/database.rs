@@ -21,6 +21,10 @@ use super::timelines::Timelines;
 use crate::config::Cluster;
 use crate::tls::connect;
 
+mod visit;
+
+pub use visit::{Role, Visited};
+
 /// Of one host.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A host that vanished is noticed within about this time.
@@ -140,11 +144,7 @@ impl Database {
     /// Where it may be: `db1:5432, db2:5432`.
     #[must_use]
     pub fn hosts(&self) -> String {
-        let one = |(host, port): &(Host, u16)| match host {
-            Host::Tcp(name) => format!("{name}:{port}"),
-            Host::Unix(folder) => folder.display().to_string(),
-        };
-        self.hosts.iter().map(one).collect::<Vec<_>>().join(", ")
+        self.hosts.iter().map(visit::shown).collect::<Vec<_>>().join(", ")
     }
 
     /// Opens a connection to the host that takes writes; where several do, to the one on the highest timeline. All are
@@ -184,7 +184,7 @@ impl Database {
         Ok(Some(password.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
-    async fn connect_to(&self, host: &Host, port: u16, password: Option<&str>) -> Result<Connection, DatabaseError> {
+    async fn open(&self, host: &Host, port: u16, password: Option<&str>) -> Result<Connection, DatabaseError> {
         let mut config = self.config.clone();
         match host {
             Host::Tcp(name) => config.host(name),
@@ -194,19 +194,28 @@ impl Database {
         if let Some(password) = password {
             config.password(password);
         }
+        let mut connection = match self.tls.clone() {
+            Some(tls) => Connection::open(&config, tls).await,
+            None => Connection::open(&config, NoTls).await,
+        }?;
+        connection.client.batch_execute(SETTINGS).await?;
+        connection.timelines = self.timelines.clone();
+        Ok(connection)
+    }
+
+    /// Opens a connection to this host if it takes writes.
+    async fn connect_to(&self, host: &Host, port: u16, password: Option<&str>) -> Result<Connection, DatabaseError> {
         let opened = tokio::time::timeout(CONNECT, async {
-            let mut connection = match self.tls.clone() {
-                Some(tls) => Connection::open(&config, tls).await,
-                None => Connection::open(&config, NoTls).await,
-            }?;
-            connection.client.batch_execute(SETTINGS).await?;
-            let timeline: i32 = connection.client.query_one(TIMELINE, &[]).await?.get(0);
-            connection.timeline = timeline.unsigned_abs();
-            connection.timelines = self.timelines.clone();
+            let mut connection = self.open(host, port, password).await?;
+            connection.read_timeline().await?;
             Ok(connection)
         });
-        opened.await.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())))
+        opened.await.unwrap_or_else(|_| Err(away_too_long()))
     }
+}
+
+fn away_too_long() -> DatabaseError {
+    DatabaseError::Away("no answer in time".into())
 }
 
 /// Octets that nobody can guess.
@@ -256,6 +265,12 @@ impl Connection {
             }
         });
         Ok(Self { client, timeline: 0, timelines: Timelines::default(), warnings, driver })
+    }
+
+    async fn read_timeline(&mut self) -> Result<(), DatabaseError> {
+        let timeline: i32 = self.client.query_one(TIMELINE, &[]).await?.get(0);
+        self.timeline = timeline.unsigned_abs();
+        Ok(())
     }
 
     #[must_use]

@@ -15,7 +15,7 @@ use super::database::{Connection, Database, DatabaseError};
 use super::ids::MOST_NODES;
 use super::living::{self, Living};
 use super::spool::Shared;
-use super::{ids::Ids, schema};
+use super::{ids::Ids, schema, settings};
 use crate::spool::condition::Takes;
 use crate::time::QueueTime;
 
@@ -25,8 +25,6 @@ pub const BEAT: Duration = Duration::from_secs(5);
 pub const SILENT: Duration = Duration::from_secs(30);
 /// No queued message is sent to its end later than this after the last acknowledged heartbeat was sent.
 const SEND_WITHIN: Duration = Duration::from_secs(20);
-/// A clock that differs more from the database's would give other nodes wrong times.
-const CLOCK_OFF: Duration = Duration::from_secs(60);
 /// The number of a node that has not lived for so long, and whose mail is gone, is for the next new name.
 const FORGOTTEN: Duration = Duration::from_hours(24);
 
@@ -107,7 +105,7 @@ impl Epoch {
         mut mine: Option<i64>,
     ) -> Result<Self, DatabaseError> {
         schema::check(connection).await?;
-        check_settings(connection).await?;
+        settings::check(connection).await?;
         let client = connection.client();
         if let Some(mine) = mine {
             terminate(connection, mine).await?;
@@ -115,6 +113,9 @@ impl Epoch {
         loop {
             let sent = boot_time();
             client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
+            // Of another name that had the number no id can be as late as now.
+            let statement = "SELECT coalesce(max(reached), 0) FROM fingerpost.node WHERE name = $1";
+            let reached: i64 = client.query_one(statement, &[&name]).await?.get(0);
             let number = node(connection, name).await?;
             let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
             let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
@@ -135,10 +136,7 @@ impl Epoch {
             let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
             let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
             client.execute(statement, &[&id, &configuration]).await?;
-            let statement =
-                "SELECT (SELECT age FROM fingerpost.installation), reached FROM fingerpost.node WHERE number = $1";
-            let row = client.query_one(statement, &[&number]).await?;
-            let (age, reached): (i64, i64) = (row.get(0), row.get(1));
+            let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
             let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
             let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
             client.batch_execute("COMMIT").await?;
@@ -294,44 +292,4 @@ pub(super) async fn node(connection: &Connection, name: &str) -> Result<i32, Dat
     let number = client.query_opt(statement, &[&name, &time, &MOST_NODES.cast_signed()]).await?;
     let none = || DatabaseError::Unfit(format!("{} nodes have lived in the last 24 hours", MOST_NODES + 1));
     number.map(|row| row.get(0)).ok_or_else(none)
-}
-
-/// Refuses databases that lose what they acknowledged, and clocks that are apart.
-pub(crate) async fn check_settings(connection: &Connection) -> Result<(), DatabaseError> {
-    let client = connection.client();
-    let statement = "SELECT current_setting('fsync'), current_setting('full_page_writes'), pg_backend_pid(), \
-         extract(epoch FROM clock_timestamp())::float8, current_setting('server_version_num')::integer";
-    let row = client.query_one(statement, &[]).await?;
-    for (setting, at) in [("fsync", 0), ("full_page_writes", 1)] {
-        if row.get::<_, &str>(at) != "on" {
-            return Err(DatabaseError::Unfit(format!("{setting} is off: a power cut would lose mail; set it to on")));
-        }
-    }
-    let (backend, time, version): (i32, f64, i32) = (row.get(2), row.get(3), row.get(4));
-    if version < 130_000 {
-        return Err(DatabaseError::Unfit(format!("its version is {version}: Fingerpost needs PostgreSQL 13 or newer")));
-    }
-    let apart = (Duration::from_millis(now()).as_secs_f64() - time).abs();
-    if apart > CLOCK_OFF.as_secs_f64() {
-        return Err(DatabaseError::Unfit(format!(
-            "this clock and the database's are {apart:.0} s apart: use NTP on both"
-        )));
-    }
-    // A pooler in transaction mode gives each transaction another session.
-    let again: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-    let is_kept: bool =
-        client.query_one("SELECT current_setting('idle_in_transaction_session_timeout') = '30s'", &[]).await?.get(0);
-    if again != backend || !is_kept {
-        return Err(DatabaseError::Unfit(
-            "a pooler in transaction mode is in between: use session mode, or none".into(),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether commits wait for a standby: `synchronous_standby_names` has one.
-pub(crate) async fn has_standby_names(connection: &Connection) -> Result<bool, DatabaseError> {
-    let statement = "SELECT current_setting('synchronous_standby_names')";
-    let row = connection.client().query_one(statement, &[]).await?;
-    Ok(!row.get::<_, &str>(0).trim().is_empty())
 }

@@ -4,6 +4,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::database::{Connection, DatabaseError};
+use crate::obstacle::Obstacle;
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
 pub const SCHEMA: i32 = 3;
@@ -182,13 +183,9 @@ async fn number_or_none(connection: &Connection) -> Result<Option<i32>, Database
 /// # Errors
 /// [`DatabaseError::Unfit`] with what to do.
 pub async fn check(connection: &Connection) -> Result<(), DatabaseError> {
-    match number(connection).await? {
-        Some(SCHEMA) => Ok(()),
-        None => Err(no_tables()),
-        Some(number) if number > SCHEMA => Err(too_new(number)),
-        Some(number) => Err(DatabaseError::Unfit(format!(
-            "its schema is number {number}, this version needs {SCHEMA}: run `fingerpost cluster init`"
-        ))),
+    match obstacle(number(connection).await?) {
+        None => Ok(()),
+        Some(obstacle) => Err(DatabaseError::Unfit(obstacle.to_string())),
     }
 }
 
@@ -200,14 +197,30 @@ pub async fn readable(connection: &Connection) -> Result<i32, DatabaseError> {
     match number(connection).await? {
         Some(number) if number <= SCHEMA => Ok(number),
         Some(number) => Err(too_new(number)),
-        None => Err(no_tables()),
+        None => Err(DatabaseError::Unfit(no_tables().to_string())),
     }
 }
 
-fn no_tables() -> DatabaseError {
-    DatabaseError::Unfit("it has no tables of Fingerpost: run `fingerpost cluster init`".into())
+/// Why this version does not work with tables of this number.
+pub(crate) fn obstacle(number: Option<i32>) -> Option<Obstacle> {
+    match number {
+        Some(SCHEMA) => None,
+        None => Some(no_tables()),
+        Some(number) if number > SCHEMA => {
+            let found = format!("its schema is number {number}, this version knows {SCHEMA}");
+            Some(Obstacle::new(found, "install a newer one"))
+        }
+        Some(number) => {
+            let found = format!("its schema is number {number}, this version needs {SCHEMA}");
+            Some(Obstacle::new(found, "run `fingerpost cluster init`"))
+        }
+    }
+}
+
+fn no_tables() -> Obstacle {
+    Obstacle::new("it has no tables of Fingerpost", "run `fingerpost cluster init`")
 }
 
 fn too_new(number: i32) -> DatabaseError {
-    DatabaseError::Unfit(format!("its schema is number {number}, this version knows {SCHEMA}: install a newer one"))
+    DatabaseError::Unfit(obstacle(Some(number)).unwrap_or_else(no_tables).to_string())
 }

@@ -21,6 +21,7 @@ use super::epoch::{self, Epoch};
 use super::evidence::SharedAddresses;
 use super::ids::to_sql;
 use super::living::Living;
+use super::settings;
 use super::state::OwnMail;
 use super::sweep::Sweep;
 use super::unwritten::Unwritten;
@@ -136,7 +137,15 @@ impl ClusterSpool {
         database.timelines().keep_in(&folder.file("timeline"));
         let cannot = |error: DatabaseError| SpoolError::Io(error.to_string());
         let connection = database.connect().await.map_err(cannot)?;
-        let epoch = Epoch::join(&connection, &cluster.node, configuration, folder.epoch()).await.map_err(cannot)?;
+        let missing = settings::missing_standby(&connection).await.map_err(cannot)?;
+        if let Some(missing) = &missing {
+            tracing::warn!(alert = true, "{missing}; the start waits for it");
+        }
+        let joined = Epoch::join(&connection, &cluster.node, configuration, folder.epoch());
+        let epoch = connection.while_believed(joined).await.map_err(|error| match (missing, error) {
+            (None, error) | (_, error @ (DatabaseError::Unfit(_) | DatabaseError::Ended)) => cannot(error),
+            (Some(missing), _) => SpoolError::Io(missing.to_string()),
+        })?;
         folder.save_epoch(epoch.id)?;
         drop(connection);
         let database = database.of_epoch(epoch.id);

@@ -92,7 +92,8 @@ pub async fn look(connection: &Connection) -> Result<ClusterStatus, DatabaseErro
     Ok(ClusterStatus { schema, database, nodes, waiting_to_be_taken_over: waiting.unsigned_abs() })
 }
 
-async fn answering(connection: &Connection) -> Result<Answering, DatabaseError> {
+/// The server that answers, and its standby.
+pub(crate) async fn answering(connection: &Connection) -> Result<Answering, DatabaseError> {
     // A name of a log file begins with the timeline. The control file has that of the last checkpoint, which may be older.
     let statement = "SELECT host(inet_server_addr()), inet_server_port(), \
          left(pg_walfile_name(pg_current_wal_lsn()), 8), current_setting('synchronous_standby_names'), \

@@ -64,7 +64,8 @@ pub(crate) fn attempt(path: &Path, text: Option<&str>) -> Attempt {
 
 fn attempt_here(path: &Path, text: Option<&str>) -> Attempt {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    match file::read(path, text, Context { credentials, ..Context::default() }) {
+    let variables: Option<fn(&str) -> Option<String>> = Some(|name| std::env::var(name).ok());
+    match file::read(path, text, Context { credentials, variables, ..Context::default() }) {
         Err((problems, files)) => Attempt { outcome: Err(problems), files },
         Ok((written, context)) => Attempt { files: written.files.clone(), outcome: check(written, context) },
     }

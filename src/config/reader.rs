@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub(super) problems: Problems,
     /// The value of `$CREDENTIALS_DIRECTORY`.
     pub(super) credentials: Option<PathBuf>,
+    /// Looks up a variable of the environment; `None`: there is none.
+    pub(super) variables: Option<fn(&str) -> Option<String>>,
     /// Names that many tables may have, each stored once.
     pub(super) names: HashSet<Arc<str>>,
 }
@@ -136,6 +138,16 @@ impl<'r> Reader<'r> {
     /// Like [`Reader::text`]; an empty text counts as absent.
     pub(super) fn optional<T, E: Display>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         self.text(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
+    }
+
+    /// A name of our own, or a variable of the environment that has it: `$POD_NAME`. An empty text counts as absent.
+    pub(super) fn name_or_variable(&mut self, key: &str) -> Option<Arc<str>> {
+        let variables = self.context.variables;
+        self.optional(key, |text| {
+            let Some(variable) = text.strip_prefix('$') else { return name(text) };
+            let value = variables.and_then(|value| value(variable));
+            name(&value.ok_or_else(|| format!("the environment has no {variable}: set it, or write the name"))?)
+        })
     }
 
     /// Reports a key that is required and absent.
@@ -371,24 +383,4 @@ pub(super) fn name(text: &str) -> Result<Arc<str>, ValueError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_start_where_they_should() {
-        let (folder, credentials) = (Path::new("/etc/fp"), Some(Path::new("/run/credentials/fp")));
-        assert_eq!(path("a/b", folder, None), Ok("/etc/fp/a/b".into()));
-        assert_eq!(path("/a/b", folder, None), Ok("/a/b".into()));
-        assert_eq!(path("$CREDENTIALS_DIRECTORY/ad", folder, credentials), Ok("/run/credentials/fp/ad".into()));
-        assert!(path("$CREDENTIALS_DIRECTORY/ad", folder, None).unwrap_err().to_string().contains("LoadCredential"));
-    }
-
-    #[test]
-    fn names_are_plain_and_the_nearest_is_found() {
-        assert_eq!(nearest("smarthost", ["smart_hosts", "select"].into_iter()), Some("smart_hosts"));
-        assert!(name("ex-2010.a_b").is_ok());
-        for text in ["", "a b", "a;b", "a\"", "ä", &"x".repeat(65)] {
-            assert!(name(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -154,7 +154,7 @@ pub(super) fn cluster(reader: &mut Reader<'_>) -> Cluster {
         database: reader.text("database", database).unwrap_or_default(),
         password_file: reader.path("password_file"),
         ca: reader.path("ca"),
-        node: reader.optional("node", name).map(|name| name.to_string()).unwrap_or_default(),
+        node: reader.name_or_variable("node").map(|name| name.to_string()).unwrap_or_default(),
         connections: connections.unwrap_or(DEFAULT_CONNECTIONS),
         standby: standby.unwrap_or(Standby::Required),
     }

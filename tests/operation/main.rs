@@ -10,6 +10,7 @@
 mod cli;
 mod configs;
 mod docs;
+mod kubernetes;
 mod large;
 mod log_reader;
 mod probes;

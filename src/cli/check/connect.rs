@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::{Finding, call_ahead, certificates, directory, doors, next_hops, preflight, print, refuse, spool};
+use super::{
+    Finding, call_ahead, certificates, database, directory, doors, next_hops, preflight, print, refuse, spool,
+};
 use crate::cli::{Format, Outcome, output};
 use crate::config::check::load;
 use crate::config::{Config, DirectoryConfig, DirectoryKind};
@@ -28,6 +30,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
     findings.extend(directories(&config).await);
     findings.extend(next_hops::visit_all(&config).await);
     findings.extend(doors::knock_at_all(&config).await);
+    findings.extend(database::look(&config).await);
     findings.push(folder(&config.server.state_dir));
     findings.push(disk(&config.server.state_dir, config.min_free));
     findings.extend(spool::look(&config.server.state_dir, Look::Whole));

@@ -7,6 +7,8 @@ use support::postgres::{self, Postgres};
 
 use super::installation::{Installation, eventually};
 
+mod check;
+
 impl Installation {
     /// Adds `[cluster]` with this database.
     fn join(&self, url: &str, standby: &str) {
@@ -56,6 +58,12 @@ fn the_tables_are_made_and_nodes_are_seen() {
     assert!(ran.code == 2 && ran.err.contains("full_page_writes is off"), "{ran:?}");
     assert_eq!(primary.sql("SELECT to_regnamespace('fingerpost') IS NULL"), "t");
     primary.set("full_page_writes", "on");
+    // Nor where it would wait for a standby that is not there.
+    primary.set("synchronous_standby_names", "absent");
+    let ran = installation.run(&["cluster", "init"]);
+    assert!(ran.code == 2 && ran.err.contains("no standby of \"absent\" is connected"), "{ran:?}");
+    primary.set("synchronous_standby_names", "");
+    assert_eq!(primary.sql("SELECT to_regnamespace('fingerpost') IS NULL"), "t");
     let ran = installation.run(&["cluster", "status"]);
     assert!(ran.code == 2 && ran.err.contains("cluster init"), "{ran:?}");
 
@@ -80,6 +88,21 @@ fn the_tables_are_made_and_nodes_are_seen() {
 
     nodes_are_seen(&installation, &primary);
     a_standby_is_seen(&installation, &primary, folder.path());
+}
+
+/// It says at once what it waits for, and ends after a minute.
+#[test]
+fn a_start_does_not_wait_for_ever_for_a_standby() {
+    let folder = postgres::folder();
+    let primary = Postgres::primary(folder.path());
+    let installation = Installation::new();
+    installation.join(&primary.url(), "preferred");
+    assert_eq!(installation.run(&["cluster", "init"]).code, 0);
+    primary.set("synchronous_standby_names", "absent");
+    let ran = installation.run(&["run"]);
+    let missing = "no standby of \"absent\" is connected, and commits wait for one";
+    let said: Vec<_> = ran.err.lines().filter(|line| line.contains(missing)).collect();
+    assert!(ran.code == 2 && said.len() == 2 && said[0].contains("the start waits for it"), "{ran:?}");
 }
 
 /// A node that runs and has mail, another with another configuration, and the first one killed.
