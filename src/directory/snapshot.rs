@@ -252,9 +252,7 @@ impl Snapshot {
     /// in a stream.
     #[must_use]
     pub fn whole_read_ago(&self) -> Option<Duration> {
-        let contact = self.contact.lock();
-        let streams = contact.position == Position::Unknown && contact.last_followed().is_some();
-        contact.whole_read_ago(UnixTime::steady()).filter(|_| !streams)
+        self.contact.lock().whole_read_ago(UnixTime::steady())
     }
 
     /// How often an entry was found gone when the directory was asked about it.

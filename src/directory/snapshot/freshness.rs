@@ -67,9 +67,10 @@ impl SnapshotFreshness {
         self.followed
     }
 
-    /// The time since the last full read began.
+    /// The time since the last full read began; `None` also while a stream tells everything.
     pub(super) fn whole_read_ago(&self, now: UnixTime) -> Option<Duration> {
-        self.whole.map(|at| now.since(at))
+        let streams = self.position == Position::Unknown && self.followed.is_some();
+        self.whole.filter(|_| !streams).map(|at| now.since(at))
     }
 
     /// The time until the next full read, at this interval.
