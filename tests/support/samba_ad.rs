@@ -276,6 +276,8 @@ impl SambaAd {
             format!("tls certfile={}", self.folder.path().join(format!("{}.pem", self.address)).display()),
             format!("tls keyfile={}", self.folder.path().join(format!("{}.key", self.address)).display()),
             format!("tls cafile={}", self.ca().display()),
+            // RFC 7919; without a group it looks for one at each start, for seconds of a processor.
+            format!("tls dh params file={}", crate::project().join("tests/support/ffdhe2048.pem").display()),
         ] {
             command.arg(format!("--option={option}"));
         }
