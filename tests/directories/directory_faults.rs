@@ -264,7 +264,7 @@ fn an_active_directory_that_is_frozen_or_does_not_tell(mode: &str) {
         ldif.push('\n');
     }
     samba.modify(&ldif);
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     let account = (samba_ad::READER, password.as_path());
     let test = FaultTest::start(&directory(("active-directory", mode), &samba.url(), samba_ad::BASE, account));
 

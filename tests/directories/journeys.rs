@@ -206,7 +206,7 @@ async fn of_openldap(way: DirectoryMode) {
 
 async fn of_active_directory(way: DirectoryMode) {
     let mut first = SambaAd::start();
-    let password = first.add_reader();
+    let password = first.reader_password_file();
     for ou in ["OU=Staff", "OU=Elsewhere"] {
         first.modify(&format!("dn: {ou},{}\nchangetype: add\nobjectClass: organizationalUnit\n", samba_ad::BASE));
     }

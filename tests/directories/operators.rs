@@ -53,7 +53,7 @@ fn person(n: usize, change: &str) -> String {
 #[test]
 fn the_list_of_what_is_held_can_be_handed_back_as_it_is() {
     let mut samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     let remote = "objectClass: user\nmsExchRecipientTypeDetails: 2147483648";
     let people = (0..PEOPLE).map(|n| {
         let own = format!(

@@ -118,7 +118,7 @@ fn without(people: Vec<(&'static str, LookupResult)>, these: &[&str]) -> Vec<(&'
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_withdrawn_is_no_answer() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     people(&samba);
     let both = BothModes::of(config(vec![samba.url()], &[""], &password)).await;
     both.say(&expected()).await;
@@ -166,7 +166,7 @@ async fn a_right_that_is_withdrawn_is_no_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_withdrawn_everywhere_shows_in_the_probe() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     people(&samba);
     samba.modify(&format!(
         "dn: CN=postmaster,CN=Users,{BASE}\nchangetype: modify\nadd: mail\nmail: postmaster@contoso.test\n-\n\
@@ -189,7 +189,7 @@ async fn a_right_that_is_withdrawn_everywhere_shows_in_the_probe() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_withdrawn_from_many_turns_nobody_around() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     let people = (0..60).map(|n| {
         format!(
             "dn: CN=u{n},CN=Users,{BASE}\nchangetype: add\nobjectClass: user\nsAMAccountName: u{n}\n\
@@ -220,7 +220,7 @@ async fn a_right_that_is_withdrawn_from_many_turns_nobody_around() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_sign_of_mail_is_nobody_only_where_others_show_one() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     let plain = |name: &str| format!("proxyAddresses: SMTP:{name}@contoso.test");
     samba.add("user", "plain", &plain("plain"));
     let config = |password: &Path| LdapConfig { probe: None, ..config(vec![samba.url()], &["CN=Users,"], password) };
@@ -254,7 +254,7 @@ async fn who_shows_no_sign_of_mail_is_nobody_only_where_others_show_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_of_the_manual_are_enough() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     people(&samba);
     samba.harden();
     let config = config(vec![samba.url()], &[""], &password);
@@ -284,7 +284,7 @@ async fn the_rights_of_the_manual_are_enough() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_no_mail_outvotes_nobody() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     // Administrators' accounts with the mail address of the person.
     let admins = (0..40).map(|n| {
         format!(
@@ -311,7 +311,7 @@ async fn who_gets_no_mail_outvotes_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synced_domain_without_exchange() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     samba.add(
         "user",
         "ann",

@@ -402,7 +402,6 @@ async fn standby_servers_are_tried_every_hour_and_dead_ones_sooner() {
 #[tokio::test]
 async fn a_controller_says_why_it_lets_nobody_in_and_locks_nobody_out() {
     let samba = SambaAd::start();
-    samba.add_reader();
     samba.lock_accounts_after(3);
     let mut config = active_directory(&samba);
     config.bind_dn = samba_ad::READER.to_owned();

@@ -58,7 +58,7 @@ async fn ready(config: &LdapConfig, folder: &Path) -> Asker {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_controller_begins_with_a_whole_read() {
     let mut first = SambaAd::start();
-    let password = first.add_reader();
+    let password = first.reader_password_file();
     first.add("user", "ann", &mailbox("ann@contoso.test"));
     let second = first.copied();
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ async fn another_controller_begins_with_a_whole_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_ou_and_a_wiped_attribute_are_held() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     let mut ldif = format!("dn: OU=Staff,{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n\n");
     for number in 0..120 {
         let person = mailbox(&format!("u{number}@contoso.test"));
@@ -122,7 +122,7 @@ async fn numbers_that_may_not_be_read_are_noticed() {
     // [MS-ADA3] 2.232: the schemaIDGUID of uSNChanged.
     const USN_CHANGED: &str = "bf967a6f-0de6-11d0-a285-00aa003049e2";
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     samba.hide(USN_CHANGED);
     let folder = tempfile::tempdir().unwrap();
     let asker = Asker::keeping(&config(vec![samba.url()], &["CN=Users,"], &password), Some(folder.path()));

@@ -70,7 +70,11 @@ fn survives(mut systems: TwoSystems) {
 fn send_until(over: &AtomicBool, server: SocketAddr, sender: usize, acknowledged: &Mutex<Vec<String>>) {
     let mut sent = 0;
     while !over.load(Ordering::SeqCst) {
-        let Some(mut raw) = Raw::try_hello(server) else { continue };
+        let Some(mut raw) = Raw::try_hello(server) else {
+            // While the node starts all senders together would leave it little of the processors.
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
         while !over.load(Ordering::SeqCst) {
             let token = format!("crash-{sender}-{sent}");
             sent += 1;

@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::certificates::Authority;
 use super::daemon::{Daemon, run};
 
+mod template;
+
 /// The root of the domain.
 pub const BASE: &str = "DC=contoso,DC=test";
 /// Who may do anything.
 pub const ADMIN: &str = "Administrator@CONTOSO.TEST";
 /// The administrator's password.
 pub const PASSWORD: &str = "Passw0rd-1";
-/// A service account, once [`SambaAd::add_reader`] has made it; with [`READER_PASSWORD`].
+/// A service account, an ordinary domain user, with [`READER_PASSWORD`].
 pub const READER: &str = "fingerpost@CONTOSO.TEST";
 /// Its password.
 pub const READER_PASSWORD: &str = "Passw0rd-2";
@@ -33,28 +35,16 @@ pub struct SambaAd {
 }
 
 impl SambaAd {
-    /// Provisions a domain, extends its schema, starts the controller, and adds [`DATABASE`] and
+    /// Starts the controller of a domain of its own with Exchange's attributes, [`DATABASE`], [`READER`], and
     /// `postmaster@contoso.test`, who serves as probe.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let target = format!("--targetdir={}", folder.path().join("dc").display());
-        let password = format!("--adminpass={PASSWORD}");
-        let mut provision = Command::new("samba-tool");
-        provision.args(["domain", "provision", "--realm=CONTOSO.TEST", "--domain=CONTOSO", "--server-role=dc"]);
-        provision.args(["--dns-backend=SAMBA_INTERNAL", "--host-name=dc1", "--option=interfaces=lo"]);
-        run(provision.args(["--option=bind interfaces only=yes", &password, &target]));
-        let script = crate::project().join("tests/support/exchange_schema.py");
-        let configuration = folder.path().join("dc/etc/smb.conf");
-        // Debian's own: a newer one has no samba module.
-        run(Command::new("/usr/bin/python3").arg(script).arg(configuration));
-
+        template::copy_into(folder.path());
         let address = free_address();
         let authority = Authority::new(folder.path());
         authority.issue(&[&address]);
         let mut samba = Self { folder, address, authority, daemon: None };
         samba.restart();
-        samba.modify(&format!("dn: {DATABASE}\nchangetype: add\nobjectClass: container\n"));
-        samba.add("user", "postmaster", &format!("proxyAddresses: SMTP:postmaster@contoso.test\nhomeMDB: {DATABASE}"));
         samba
     }
 
@@ -63,13 +53,8 @@ impl SambaAd {
     pub fn copied(&mut self) -> Self {
         self.stop();
         let folder = tempfile::tempdir().unwrap();
-        run(Command::new("cp").arg("-a").arg(self.folder.path().join("dc")).arg(folder.path()));
-        let (old, new) = (self.folder.path().join("dc"), folder.path().join("dc"));
-        let settings = new.join("etc/smb.conf");
-        let text = std::fs::read_to_string(&settings).unwrap();
-        std::fs::write(&settings, text.replace(old.to_str().unwrap(), new.to_str().unwrap())).unwrap();
-        let script = crate::project().join("tests/support/new_invocation_id.py");
-        run(Command::new("/usr/bin/python3").arg(script).arg(&settings));
+        template::copy(self.folder.path(), folder.path());
+        template::script(folder.path(), "new_invocation_id.py", &[]);
         let address = free_address();
         let authority = Authority::new(folder.path());
         authority.issue(&[&address]);
@@ -121,14 +106,7 @@ impl SambaAd {
     pub fn load(&self, ldif: &str) {
         let file = self.folder.path().join("load.ldif");
         std::fs::write(&file, ldif).unwrap();
-        self.script("add_many.py", &[file.to_str().unwrap()]);
-    }
-
-    /// One of the scripts beside this file, on the domain's own files. Debian's own Python: a newer one has no samba module.
-    fn script(&self, name: &str, arguments: &[&str]) {
-        let script = crate::project().join("tests/support").join(name);
-        let mut command = Command::new("/usr/bin/python3");
-        run(command.arg(script).arg(self.folder.path().join("dc/etc/smb.conf")).args(arguments));
+        template::script(self.folder(), "add_many.py", &[file.to_str().unwrap()]);
     }
 
     /// Moves an object from one folder to another.
@@ -138,10 +116,8 @@ impl SambaAd {
         ));
     }
 
-    /// Adds [`READER`], an ordinary domain user.
-    pub fn add_reader(&self) -> PathBuf {
-        let mut command = self.tool(&["user", "create", "fingerpost", READER_PASSWORD]);
-        run(&mut command);
+    /// A file with [`READER`]'s password.
+    pub fn reader_password_file(&self) -> PathBuf {
         let path = self.folder.path().join("reader-password");
         std::fs::write(&path, READER_PASSWORD).unwrap();
         path
@@ -168,7 +144,7 @@ impl SambaAd {
     pub fn revoke_rights(&self) -> String {
         let before = self.rights("CN=Users,");
         // MS-DTYP 2.5.1: deny, for the container and what is below it, to read properties and to list.
-        self.change_rights("CN=Users,", &["D;CI;RPLCLO;;".to_owned()]);
+        self.change_rights(&["CN=Users,".to_owned()], &["D;CI;RPLCLO;;".to_owned()]);
         before
     }
 
@@ -182,20 +158,17 @@ impl SambaAd {
 
     /// Takes the right to read one attribute of what is in CN=Users from [`READER`], by its `schemaIDGUID`.
     pub fn hide(&self, attribute: &str) {
-        self.change_rights("CN=Users,", &[format!("OD;CI;RP;{attribute};")]);
+        self.change_rights(&["CN=Users,".to_owned()], &[format!("OD;CI;RP;{attribute};")]);
     }
 
     /// The same for attributes of these entries (`CN=ann,OU=Staff,`), by their names. What a container hands down counts
     /// less than what a class gives everybody. Returns what [`SambaAd::show`] wants.
     pub fn hide_of(&self, entries: &[String], attributes: &[&str]) -> Vec<(String, String)> {
         let ids: Vec<String> = attributes.iter().map(|attribute| self.schema_id(attribute)).collect();
-        let hide = |entry: &String| {
-            let before = self.rights(entry);
-            let denied: Vec<String> = ids.iter().map(|id| format!("OD;;RP;{id};")).collect();
-            self.change_rights(entry, &denied);
-            (entry.clone(), before)
-        };
-        entries.iter().map(hide).collect()
+        let before = entries.iter().map(|entry| (entry.clone(), self.rights(entry))).collect();
+        let denied: Vec<String> = ids.iter().map(|id| format!("OD;;RP;{id};")).collect();
+        self.change_rights(entries, &denied);
+        before
     }
 
     /// Gives back what was hidden.
@@ -206,7 +179,7 @@ impl SambaAd {
     /// Gives [`READER`] the right to read these attributes of what is in a container, as the manual shows it.
     pub fn grant_in(&self, container: &str, attributes: &[&str]) {
         let granted = attributes.iter().map(|attribute| format!("OA;CI;RP;{};", self.schema_id(attribute)));
-        self.change_rights(container, &granted.collect::<Vec<_>>());
+        self.change_rights(&[container.to_owned()], &granted.collect::<Vec<_>>());
     }
 
     /// Takes the right from everybody that comes from "Pre-Windows 2000 Compatible Access", as is often done.
@@ -218,7 +191,7 @@ impl SambaAd {
 
     /// The `schemaIDGUID` of an attribute.
     pub fn schema_id(&self, attribute: &str) -> String {
-        line(&run(&mut self.tool(&["schema", "attribute", "show", attribute])), "schemaIDGUID:")
+        template::id(self.folder(), attribute)
     }
 
     /// Takes the right to read an attribute from [`READER`] of each entry in a container, however many there are.
@@ -234,7 +207,7 @@ impl SambaAd {
     fn deny_in(&self, container: &str, attribute: &str, how: &[&str]) {
         let ace = format!("(OD;;RP;{};;{})", self.schema_id(attribute), self.reader_id());
         let container = format!("{container}{BASE}");
-        self.script("deny_reading.py", &[&[container.as_str()], how, &[ace.as_str()]].concat());
+        template::script(self.folder(), "deny_reading.py", &[&[container.as_str()], how, &[ace.as_str()]].concat());
     }
 
     /// A writer that applies changes as they are written to it, for a script that takes its time.
@@ -246,14 +219,15 @@ impl SambaAd {
 
     /// The `objectSid` of [`READER`].
     fn reader_id(&self) -> String {
-        line(&run(&mut self.tool(&["user", "show", "fingerpost", "--attributes=objectSid"])), "objectSid:")
+        template::id(self.folder(), "fingerpost")
     }
 
-    fn change_rights(&self, container: &str, rights: &[String]) {
+    fn change_rights(&self, entries: &[String], rights: &[String]) {
         let sid = self.reader_id();
-        let object = format!("--objectdn={container}{BASE}");
-        let entries: String = rights.iter().map(|rights| format!("({rights};{sid})")).collect();
-        run(&mut self.tool(&["dsacl", "set", &object, &format!("--sddl={entries}")]));
+        let rights: String = rights.iter().map(|rights| format!("({rights};{sid})")).collect();
+        let entries: Vec<String> = entries.iter().map(|entry| format!("{entry}{BASE}")).collect();
+        let arguments: Vec<&str> = [&rights].into_iter().chain(&entries).map(String::as_str).collect();
+        template::script(self.folder(), "add_rights.py", &arguments);
     }
 
     /// Gives it back.
@@ -270,7 +244,7 @@ impl SambaAd {
     /// `samba-tool` on the domain's own files.
     fn tool(&self, arguments: &[&str]) -> Command {
         let dc = self.folder.path().join("dc");
-        let mut command = Command::new("samba-tool");
+        let mut command = template::unsynced("samba-tool");
         command.args(arguments).arg("-s").arg(dc.join("etc/smb.conf")).arg("-H").arg(dc.join("private/sam.ldb"));
         command
     }
@@ -290,7 +264,7 @@ impl SambaAd {
         self.daemon = None;
         let dc = self.folder.path().join("dc");
         std::fs::create_dir_all(dc.join("run/nc")).unwrap();
-        let mut command = Command::new("samba");
+        let mut command = template::unsynced("samba");
         command.args(["-i", "-M", "single", "-s"]).arg(dc.join("etc/smb.conf"));
         for option in [
             "server services=ldap".to_owned(),
@@ -302,6 +276,8 @@ impl SambaAd {
             format!("tls certfile={}", self.folder.path().join(format!("{}.pem", self.address)).display()),
             format!("tls keyfile={}", self.folder.path().join(format!("{}.key", self.address)).display()),
             format!("tls cafile={}", self.ca().display()),
+            // RFC 7919; without a group it looks for one at each start, for seconds of a processor.
+            format!("tls dh params file={}", crate::project().join("tests/support/ffdhe2048.pem").display()),
         ] {
             command.arg(format!("--option={option}"));
         }

@@ -18,7 +18,7 @@ impl SambaServer {
     fn with(u: usize) -> Self {
         let begun = Instant::now();
         let samba = SambaAd::start();
-        let password = samba.add_reader();
+        let password = samba.reader_password_file();
         samba.modify(&format!("dn: OU=Staff,{BASE}\nchangetype: add\nobjectClass: organizationalUnit\n"));
         let mailbox = format!("mailNickname: probe\nhomeMDB: {DATABASE}\nproxyAddresses: SMTP:probe@contoso.test");
         samba.add("user", "probe", &mailbox);

@@ -45,7 +45,7 @@ struct Mistake {
 #[test]
 fn mistakes_turn_no_mail_around_and_bounce_none() {
     let samba = SambaAd::start();
-    let password = samba.add_reader();
+    let password = samba.reader_password_file();
     populate(&samba);
     for mode in MODES {
         for mistake in MISTAKES {

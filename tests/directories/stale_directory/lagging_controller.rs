@@ -29,7 +29,7 @@ fn a_user_who_moves_while_a_controller_lags_is_at_worst_asked_to_wait() {
         ["mode = \"snapshot\"\npoll = \"1s\"", "mode = \"lookup\"\ncache = { found = \"1s\", not_found = \"1s\" }"]
     {
         let mut ahead = SambaAd::start();
-        let password = ahead.add_reader();
+        let password = ahead.reader_password_file();
         let behind = ahead.copied();
         let mut network = TestNetwork::prepare();
         let (primary, secondary) = (network.hop(""), network.hop(""));
