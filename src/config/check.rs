@@ -135,8 +135,8 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
     let accepted = AcceptedDomains::new(used(written.accepted_domains), Removed::new());
     let send_connectors: Vec<_> =
         used(written.send_connectors).chain(std::iter::once(recipient_mx())).map(Arc::new).collect();
-    let clustered = written.cluster.is_some();
-    let directories: Vec<_> = used(written.directories).map(|found| remembering(found, clustered)).collect();
+    let longest = written.cluster.as_ref().map_or(Duration::MAX, |_| Duration::from_mins(1));
+    let directories: Vec<_> = used(written.directories).map(|found| remembering(found, longest)).collect();
     let rules = |connector: &Arc<SendConnector>| {
         let rules = ConnectorRules {
             organization: connector.organization.clone(),
@@ -178,12 +178,11 @@ fn assemble(written: ConfigTables, warnings: Vec<String>) -> Config {
     }
 }
 
-/// With `[cluster]` an LDAP directory's answers are remembered for a minute at most, so that nodes do not differ for longer.
-fn remembering(mut directory: DirectoryConfig, clustered: bool) -> Arc<DirectoryConfig> {
-    if let DirectoryKind::Ldap(ldap) = &mut directory.kind
-        && clustered
-    {
-        ldap.cache = ldap.cache.at_most(Duration::from_mins(1));
+/// A directory whose answers, if it is asked by LDAP, are remembered for so long at most: with `[cluster]` a minute, so that
+/// nodes do not differ for longer.
+fn remembering(mut directory: DirectoryConfig, longest: Duration) -> Arc<DirectoryConfig> {
+    if let DirectoryKind::Ldap(ldap) = &mut directory.kind {
+        ldap.cache = ldap.cache.at_most(longest);
     }
     Arc::new(directory)
 }
