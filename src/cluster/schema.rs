@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use super::database::{Connection, DatabaseError};
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
-pub const SCHEMA: i32 = 2;
+pub const SCHEMA: i32 = 3;
 
 /// Migrations; the first makes number 1.
 const MIGRATIONS: [&str; SCHEMA as usize] = [
@@ -99,6 +99,16 @@ CREATE UNLOGGED TABLE fingerpost.request (
     reply text
 );
 CREATE INDEX request_of_epoch ON fingerpost.request (epoch);
+",
+    "
+-- How often a message has come back to a node, by keyed hashes of what identifies it; last is the queue's time.
+CREATE TABLE fingerpost.returned_message (
+    hash bigint NOT NULL,
+    node integer NOT NULL,
+    times integer NOT NULL,
+    last bigint NOT NULL,
+    PRIMARY KEY (hash, node)
+) WITH (fillfactor = 70);
 ",
 ];
 

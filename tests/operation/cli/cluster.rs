@@ -60,19 +60,19 @@ fn the_tables_are_made_and_nodes_are_seen() {
     assert!(ran.code == 2 && ran.err.contains("cluster init"), "{ran:?}");
 
     let ran = installation.run(&["cluster", "init"]);
-    assert_eq!((ran.code, &*ran.out), (0, "the database has its tables now (schema 2)\n"), "{ran:?}");
+    assert_eq!((ran.code, &*ran.out), (0, "the database has its tables now (schema 3)\n"), "{ran:?}");
     assert!(ran.err.contains("synchronous_standby_names is empty"), "{ran:?}");
     let ran = installation.run(&["cluster", "status"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("problem: synchronous_standby_names is empty"), "{ran:?}");
     installation.join(&primary.url(), "preferred");
     let ran = installation.run(&["cluster", "init"]);
-    assert_eq!((ran.code, &*ran.out, &*ran.err), (0, "nothing to do: schema 2\n", ""), "{ran:?}");
+    assert_eq!((ran.code, &*ran.out, &*ran.err), (0, "nothing to do: schema 3\n", ""), "{ran:?}");
 
     let ran = installation.run(&["cluster", "status"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(
-        ran.out.starts_with(&format!("database at 127.0.0.1:{}: timeline 1, schema 2\n", primary.port())),
+        ran.out.starts_with(&format!("database at 127.0.0.1:{}: timeline 1, schema 3\n", primary.port())),
         "{ran:?}"
     );
     assert!(ran.out.contains("no node has joined yet") && ran.out.contains("problem: no node is running"), "{ran:?}");
@@ -93,7 +93,7 @@ fn nodes_are_seen(installation: &Installation, primary: &Postgres) {
     assert_eq!((&node["number"], &node["name"]), (&0.into(), &"mx1".into()), "{status}");
     assert_eq!(node["running"]["messages"], 1, "{status}");
     assert_eq!(node["running"]["version"], env!("CARGO_PKG_VERSION"), "{status}");
-    assert_eq!((&status["schema"], &status["waiting_to_be_taken_over"]), (&2.into(), &0.into()), "{status}");
+    assert_eq!((&status["schema"], &status["waiting_to_be_taken_over"]), (&3.into(), &0.into()), "{status}");
     assert_eq!(status["problems"], serde_json::json!([]), "{status}");
     let digest = node["running"]["configuration"].as_str().unwrap();
     let shown: Vec<&str> = ran.out.lines().find(|line| line.contains("mx1")).unwrap().split_whitespace().collect();

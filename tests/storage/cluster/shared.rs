@@ -105,7 +105,8 @@ async fn what_is_written_together_is_the_last_word_about_each() {
     setup.init().await;
     // As the version before left it.
     setup.primary.sql(
-        "DROP TABLE fingerpost.secret, fingerpost.accepted_address, fingerpost.refused_address, fingerpost.request; \
+        "DROP TABLE fingerpost.secret, fingerpost.accepted_address, fingerpost.refused_address, fingerpost.request, \
+         fingerpost.returned_message; \
          UPDATE fingerpost.installation SET schema = 1",
     );
     assert_eq!(setup.init().await, Made::Upgraded(1));

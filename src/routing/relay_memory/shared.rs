@@ -1,0 +1,87 @@
+//! Messages that come back to several nodes in turn: the names under which all of them know one. Each node remembers what
+//! it relayed; what has come back to it is counted over all of them before it passes again.
+
+use crate::keyed_hash::{HashKey, keyed_hash};
+use crate::message::body::BodyDigest;
+use crate::message::header::Head;
+use crate::routing::loops::Relayed;
+use crate::smtp::address::Address;
+
+/// A message that seems to have come back for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned {
+    /// A keyed hash, the same at all nodes.
+    pub hash: u64,
+    /// How often it has come back to this node, this time included.
+    pub times: usize,
+    /// So often, at all nodes together, is a loop.
+    pub loops_at: usize,
+}
+
+impl Relayed<'_> {
+    /// The hash of the relay's message, recipient and connector.
+    #[must_use]
+    pub fn shared_hash(&self, key: &HashKey) -> u64 {
+        let Relayed { connector, recipient, reverse_path, facts, .. } = self;
+        let parts =
+            [connector.as_bytes(), recipient.key().as_bytes(), reverse_path.key().as_bytes(), &facts.id_and_date];
+        hash_of(key, b'i', &parts)
+    }
+}
+
+/// The hash of a message for one recipient and connector by its From, Date, Subject and body.
+#[must_use]
+pub fn content_name(key: &HashKey, connector: &str, recipient: &Address, head: &Head<'_>, body: &BodyDigest) -> u64 {
+    let (from, subject) = (head.from.unwrap_or_default(), head.subject.unwrap_or_default());
+    hash_of(key, b'c', &[connector.as_bytes(), recipient.key().as_bytes(), from, head.date, subject, &body.0])
+}
+
+/// Each part is preceded by its length.
+fn hash_of(key: &HashKey, kind: u8, parts: &[&[u8]]) -> u64 {
+    let mut text = vec![kind];
+    for part in parts {
+        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        text.extend_from_slice(part);
+    }
+    keyed_hash(key, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::body::Beginning;
+    use crate::message::header::examine;
+    use crate::smtp::address::ReversePath;
+    use crate::time::UnixTime;
+
+    const KEY: HashKey = [7; 16];
+    const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\nSubject: s\r\n";
+
+    #[test]
+    fn names_differ_in_every_part() {
+        let [bob, eve] = ["bob@contoso.com", "eve@contoso.com"].map(|text| Address::parse(text).unwrap());
+        let (facts, path) = (examine(MAIL.as_bytes()), ReversePath::Null);
+        let relayed = |connector, recipient, facts| {
+            Relayed { connector, recipient, reverse_path: &path, facts, now: UnixTime(1) }.shared_hash(&KEY)
+        };
+        let other = examine(MAIL.replace("<1@a>", "<2@a>").as_bytes());
+        let (body, head) = (Beginning::default().digest(), facts.head().unwrap());
+        let content = |connector, recipient, head| content_name(&KEY, connector, recipient, head, &body);
+        let grown = examine(MAIL.replace("Subject: s", "Subject: re s").as_bytes());
+        let mut all = vec![
+            relayed("x", &bob, &facts.identity),
+            relayed("y", &bob, &facts.identity),
+            relayed("x", &eve, &facts.identity),
+            relayed("x", &bob, &other.identity),
+            content("x", &bob, &head),
+            content("y", &bob, &head),
+            content("x", &eve, &head),
+            content("x", &bob, &grown.head().unwrap()),
+        ];
+        assert_eq!(all[0], relayed("x", &Address::parse("BOB@contoso.com").unwrap(), &facts.identity));
+        assert_eq!(all[4], content("x", &bob, &other.head().unwrap()), "whatever its Message-ID");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+    }
+}
