@@ -68,6 +68,7 @@ mod tests {
         let (body, head) = (Beginning::default().digest(), facts.head().unwrap());
         let content = |connector, recipient, head| content_name(&KEY, connector, recipient, head, &body);
         let grown = examine(MAIL.replace("Subject: s", "Subject: re s").as_bytes());
+        let (same, grown) = (other.head().unwrap(), grown.head().unwrap());
         let mut all = vec![
             relayed("x", &bob, &facts.identity),
             relayed("y", &bob, &facts.identity),
@@ -76,10 +77,10 @@ mod tests {
             content("x", &bob, &head),
             content("y", &bob, &head),
             content("x", &eve, &head),
-            content("x", &bob, &grown.head().unwrap()),
+            content("x", &bob, &grown),
         ];
         assert_eq!(all[0], relayed("x", &Address::parse("BOB@contoso.com").unwrap(), &facts.identity));
-        assert_eq!(all[4], content("x", &bob, &other.head().unwrap()), "whatever its Message-ID");
+        assert_eq!(all[4], content("x", &bob, &same), "whatever its Message-ID");
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 8);
