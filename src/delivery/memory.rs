@@ -12,14 +12,13 @@ use super::last_refusals::{LastRefusal, LastRefusals};
 use super::outcome::Outcome;
 use super::refuses_everybody::RefusesEverybody;
 use crate::config::ReceiveConnector;
-use crate::keyed_hash::HashKey;
 use crate::message::header::Identity;
 use crate::report::dead_letter::DeadLetters;
 use crate::report::waiting::Waiting;
 use crate::routing::doubt::{self, Doubt, KnownBy, Refused};
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::{Brought, RecentlyGood, SharedEvidence};
-use crate::routing::relay_memory::{RelayMemory, Returned};
+use crate::routing::relay_memory::{Names, RelayMemory, Returned};
 use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::Origin;
@@ -103,9 +102,9 @@ impl Memory {
         }
     }
 
-    /// The key of the names by which other nodes know a message, if there are any.
-    pub(crate) fn shared_key(&self) -> Option<HashKey> {
-        self.shared.is_some().then(|| self.good().key())
+    /// How other nodes name a message, if there are any.
+    pub(crate) fn names(&self) -> Option<Names> {
+        self.shared.is_some().then(|| Names::new(self.good().key()))
     }
 
     /// Whether a message has come back so often, at all nodes together, that this is a loop.

@@ -16,7 +16,7 @@ use crate::smtp::address::Address;
 use crate::time::UnixTime;
 pub use counted::KEPT;
 use counted::{Counted, Hash};
-pub use shared::{Returned, content_name};
+pub use shared::{Names, Returned};
 
 /// At most 100,000 relays of each kind; the oldest are forgotten first.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use crate::message::body::BodyDigest;
 use crate::message::header::{self, Facts};
 use crate::message::stamp::Stamp;
 use crate::routing::loops::{self, CONTENT_PASSES, Door, LoopRule, RELAYS, Relayed, Rules, Seen};
-use crate::routing::relay_memory::{Returned, content_name};
+use crate::routing::relay_memory::Returned;
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
@@ -211,19 +211,19 @@ impl Checked<'_> {
 
     /// What other nodes are asked about: a message that has come back to this one, too seldom for a loop.
     fn returned(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<Returned> {
-        let key = self.services.memory.shared_key()?;
+        let names = self.services.memory.names()?;
         match self.evidence {
             Evidence::Header(_) => {
                 let relayed = self.relayed(transaction, address, route);
                 let times = self.returns(&relayed, transaction, route);
-                (times > 0).then(|| Returned { hash: relayed.shared_hash(&key), times, loops_at: RELAYS })
+                (times > 0).then(|| Returned { hash: names.relay(&relayed), times, loops_at: RELAYS })
             }
             Evidence::Body(body) => {
                 let head = self.facts.head()?;
                 let mut memory = self.services.memory.relays();
                 let content = memory.content_key(&route.connector, address, memory.head_key(&head));
                 let times = memory.count_contents(content, body, UnixTime::steady()) + 1;
-                let hash = content_name(&key, &route.connector, address, &head, body);
+                let hash = names.content(&route.connector, address, &head, body);
                 Some(Returned { hash, times, loops_at: CONTENT_PASSES })
             }
         }

@@ -18,32 +18,42 @@ pub struct Returned {
     pub loops_at: usize,
 }
 
-impl Relayed<'_> {
-    /// The hash of the relay's message, recipient and connector.
+/// Makes the hashes by which all nodes know a message.
+#[derive(Clone, Copy)]
+pub struct Names(HashKey);
+
+impl Names {
+    /// With the key of all nodes.
     #[must_use]
-    pub fn shared_hash(&self, key: &HashKey) -> u64 {
-        let Relayed { connector, recipient, reverse_path, facts, .. } = self;
+    pub fn new(key: HashKey) -> Self {
+        Self(key)
+    }
+
+    /// The hash of a relay's message, recipient and connector.
+    #[must_use]
+    pub fn relay(&self, relay: &Relayed<'_>) -> u64 {
+        let Relayed { connector, recipient, reverse_path, facts, .. } = relay;
         let parts =
             [connector.as_bytes(), recipient.key().as_bytes(), reverse_path.key().as_bytes(), &facts.id_and_date];
-        hash_of(key, b'i', &parts)
+        self.hash(b'i', &parts)
     }
-}
 
-/// The hash of a message for one recipient and connector by its From, Date, Subject and body.
-#[must_use]
-pub fn content_name(key: &HashKey, connector: &str, recipient: &Address, head: &Head<'_>, body: &BodyDigest) -> u64 {
-    let (from, subject) = (head.from.unwrap_or_default(), head.subject.unwrap_or_default());
-    hash_of(key, b'c', &[connector.as_bytes(), recipient.key().as_bytes(), from, head.date, subject, &body.0])
-}
-
-/// Each part is preceded by its length.
-fn hash_of(key: &HashKey, kind: u8, parts: &[&[u8]]) -> u64 {
-    let mut text = vec![kind];
-    for part in parts {
-        text.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        text.extend_from_slice(part);
+    /// The hash of a message for one recipient and connector by its From, Date, Subject and body.
+    #[must_use]
+    pub fn content(&self, connector: &str, recipient: &Address, head: &Head<'_>, body: &BodyDigest) -> u64 {
+        let (from, subject) = (head.from.unwrap_or_default(), head.subject.unwrap_or_default());
+        self.hash(b'c', &[connector.as_bytes(), recipient.key().as_bytes(), from, head.date, subject, &body.0])
     }
-    keyed_hash(key, &text)
+
+    /// Each part is preceded by its length.
+    fn hash(&self, kind: u8, parts: &[&[u8]]) -> u64 {
+        let mut text = vec![kind];
+        for part in parts {
+            text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            text.extend_from_slice(part);
+        }
+        keyed_hash(&self.0, &text)
+    }
 }
 
 #[cfg(test)]
@@ -54,19 +64,20 @@ mod tests {
     use crate::smtp::address::ReversePath;
     use crate::time::UnixTime;
 
-    const KEY: HashKey = [7; 16];
     const MAIL: &str = "Message-ID: <1@a>\r\nDate: d\r\nFrom: a@b\r\nSubject: s\r\n";
 
     #[test]
     fn names_differ_in_every_part() {
         let [bob, eve] = ["bob@contoso.com", "eve@contoso.com"].map(|text| Address::parse(text).unwrap());
+        let names = Names::new([7; 16]);
         let (facts, path) = (examine(MAIL.as_bytes()), ReversePath::Null);
         let relayed = |connector, recipient, facts| {
-            Relayed { connector, recipient, reverse_path: &path, facts, now: UnixTime(1) }.shared_hash(&KEY)
+            let now = UnixTime(1);
+            names.relay(&Relayed { connector, recipient, reverse_path: &path, facts, now })
         };
         let other = examine(MAIL.replace("<1@a>", "<2@a>").as_bytes());
         let (body, head) = (Beginning::default().digest(), facts.head().unwrap());
-        let content = |connector, recipient, head| content_name(&KEY, connector, recipient, head, &body);
+        let content = |connector, recipient, head| names.content(connector, recipient, head, &body);
         let grown = examine(MAIL.replace("Subject: s", "Subject: re s").as_bytes());
         let (same, grown) = (other.head().unwrap(), grown.head().unwrap());
         let mut all = vec![
