@@ -18,7 +18,8 @@ attack:
 accidents: packages
 	cargo test --locked --test directories accidents -- --ignored --nocapture --test-threads=1
 
-# Nodes and databases of a cluster die, freeze and come back: half an hour, docs/cluster.md.
+# Nodes and databases of a cluster die, freeze and come back, volumes are full, clocks are apart: an hour, as root,
+# docs/cluster.md.
 cluster: packages
 	cargo test --locked --test storage cluster::rounds -- --ignored --nocapture
 

@@ -1,5 +1,6 @@
 //! What nodes know of addresses together: each writes what it has learned within a second, and asks for what all have
-//! before the last word about an address (DESIGN section 5, "doubt is temporary").
+//! before the last word about an address (DESIGN section 5, "doubt is temporary"). And what they know of messages that
+//! come back (section 6, rule 4): how often each node has seen one is written with the question about the others.
 //!
 //! This is memory, not mail: its transactions wait for no standby. What a failover loses of it costs a refused sender
 //! an hour of patience.
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 
 use super::database::{Connection, Database, DatabaseError};
 use crate::routing::recently_good::{APART, Accepted, Evidence, News, REMEMBERED, SharedEvidence, SharedNames};
+use crate::routing::relay_memory::{KEPT, Returned};
 use crate::time::QueueTime;
 
 /// How long a question may take.
@@ -43,9 +46,17 @@ const REFUSED: &str = "INSERT INTO fingerpost.refused_address (hash, first, last
      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) ON CONFLICT (hash) DO UPDATE SET \
      first = excluded.first, last = excluded.last";
 
-/// The shared memory of addresses.
+/// Written again it is the same: a client that tries again does not count twice.
+const RETURNED: &str = "WITH own AS (INSERT INTO fingerpost.returned_message (hash, node, times, last) \
+     VALUES ($1, $2, $3, $4) ON CONFLICT (hash, node) DO UPDATE SET times = excluded.times, last = excluded.last) \
+     SELECT coalesce(sum(times), 0)::bigint FROM fingerpost.returned_message \
+     WHERE hash = $1 AND node <> $2 AND last > $4 - $5";
+
+/// The shared memory of addresses, and of messages that come back.
 pub struct SharedAddresses {
     database: Database,
+    /// This node's number.
+    node: i32,
     /// For questions, which must not wait for what is written.
     asking: Mutex<Option<Arc<Asking>>>,
     writing: Mutex<Option<Arc<Connection>>>,
@@ -57,11 +68,13 @@ pub struct SharedAddresses {
 struct Asking {
     connection: Connection,
     ask: Statement,
+    returned: Statement,
 }
 
 impl SharedAddresses {
-    pub(super) fn new(database: Database) -> Self {
-        Self { database, asking: Mutex::default(), writing: Mutex::default(), failed: parking_lot::Mutex::default() }
+    pub(super) fn new(database: Database, node: u32) -> Self {
+        let (asking, writing, failed) = (Mutex::default(), Mutex::default(), parking_lot::Mutex::default());
+        Self { database, node: node.cast_signed(), asking, writing, failed }
     }
 
     async fn asking(&self) -> Result<Arc<Asking>, DatabaseError> {
@@ -72,8 +85,10 @@ impl SharedAddresses {
         *kept = None;
         let opened = tokio::time::timeout(WRITING, async {
             let connection = self.database.connect().await?;
-            let ask = connection.client().prepare(ASK).await?;
-            Ok::<_, DatabaseError>(Asking { connection, ask })
+            let client = connection.client();
+            client.batch_execute("SET synchronous_commit = off").await?;
+            let (ask, returned) = (client.prepare(ASK).await?, client.prepare(RETURNED).await?);
+            Ok::<_, DatabaseError>(Asking { connection, ask, returned })
         });
         let asking = opened.await.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())))?;
         Ok(kept.insert(Arc::new(asking)).clone())
@@ -111,6 +126,42 @@ impl SharedAddresses {
             _ => None,
         };
         Ok(Evidence { accepted, entry_accepted: time(4), refused: time(5).zip(time(6)) })
+    }
+
+    async fn returned_to_all(&self, returned: Returned, now: QueueTime) -> Result<usize, DatabaseError> {
+        let asking = self.asking().await?;
+        let (hash, times) = (returned.hash.cast_signed(), i32::try_from(returned.times).unwrap_or(i32::MAX));
+        let values: [&(dyn ToSql + Sync); 5] =
+            [&hash, &self.node, &times, &seconds(&now), &KEPT.as_secs().cast_signed()];
+        let others: i64 = asking.connection.client().query_one(&asking.returned, &values).await?.get(0);
+        Ok(returned.times.saturating_add(usize::try_from(others).unwrap_or_default()))
+    }
+
+    /// What is answered within a second. After a question without an answer nothing is asked for as long.
+    async fn answered<T>(&self, asked: impl Future<Output = Result<T, DatabaseError>>) -> Option<T> {
+        if self.failed.lock().is_some_and(|at| at.elapsed() < PAUSE) {
+            return None;
+        }
+        let error = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(answer)) => {
+                *self.failed.lock() = None;
+                return Some(answer);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer within a second".to_owned(),
+        };
+        // Without it: what was asked may still come, and be in the way of what is asked next.
+        if let Ok(mut asking) = self.asking.try_lock() {
+            *asking = None;
+        }
+        if self.failed.lock().replace(Instant::now()).is_none() {
+            tracing::warn!(
+                alert = true,
+                error,
+                "what other nodes know of addresses cannot be asked: nobody is refused for good"
+            );
+        }
+        None
     }
 
     /// Writes what was learned.
@@ -184,8 +235,10 @@ impl SharedAddresses {
 
     async fn forget_all(&self, now: QueueTime) -> Result<(), DatabaseError> {
         let connection = self.writing().await?;
-        let too_old = seconds(&now) - REMEMBERED.as_secs().cast_signed();
-        for table in ["accepted_address", "refused_address"] {
+        for (table, kept) in
+            [("accepted_address", REMEMBERED), ("refused_address", REMEMBERED), ("returned_message", KEPT)]
+        {
+            let too_old = seconds(&now) - kept.as_secs().cast_signed();
             let client = connection.client();
             client.execute(&format!("DELETE FROM fingerpost.{table} WHERE last <= $1"), &[&too_old]).await?;
             let beyond = format!(
@@ -200,32 +253,11 @@ impl SharedAddresses {
 
 impl SharedEvidence for SharedAddresses {
     fn ask(&self, names: SharedNames) -> BoxFuture<'_, Option<Evidence>> {
-        Box::pin(async move {
-            if self.failed.lock().is_some_and(|at| at.elapsed() < PAUSE) {
-                return None;
-            }
-            let asked = tokio::time::timeout(PATIENCE, self.evidence(names)).await;
-            let error = match asked {
-                Ok(Ok(evidence)) => {
-                    *self.failed.lock() = None;
-                    return Some(evidence);
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer within a second".to_owned(),
-            };
-            // Without it: what was asked may still come, and be in the way of what is asked next.
-            if let Ok(mut asking) = self.asking.try_lock() {
-                *asking = None;
-            }
-            if self.failed.lock().replace(Instant::now()).is_none() {
-                tracing::warn!(
-                    alert = true,
-                    error,
-                    "what other nodes know of addresses cannot be asked: nobody is refused for good"
-                );
-            }
-            None
-        })
+        Box::pin(self.answered(self.evidence(names)))
+    }
+
+    fn returned(&self, returned: Returned, now: QueueTime) -> BoxFuture<'_, Option<usize>> {
+        Box::pin(self.answered(self.returned_to_all(returned, now)))
     }
 }
 

@@ -109,6 +109,14 @@ CREATE UNLOGGED TABLE fingerpost.directory_read (
     directory text PRIMARY KEY,
     at bigint NOT NULL
 );
+-- How often a message has come back to a node, by keyed hashes of what identifies it; last is the queue's time.
+CREATE TABLE fingerpost.returned_message (
+    hash bigint NOT NULL,
+    node integer NOT NULL,
+    times integer NOT NULL,
+    last bigint NOT NULL,
+    PRIMARY KEY (hash, node)
+) WITH (fillfactor = 70);
 ",
 ];
 

@@ -175,9 +175,9 @@ impl ClusterSpool {
             }),
         ];
         Ok(Self {
+            addresses: Arc::new(SharedAddresses::new(database.clone(), shared.epoch.node)),
             shared,
             pool,
-            addresses: Arc::new(SharedAddresses::new(database.clone())),
             database,
             jobs: Mutex::new(Some(jobs)),
             handle: Handle::current(),

@@ -18,7 +18,7 @@ use crate::report::waiting::Waiting;
 use crate::routing::doubt::{self, Doubt, KnownBy, Refused};
 use crate::routing::loops::Relayed;
 use crate::routing::recently_good::{Brought, RecentlyGood, SharedEvidence};
-use crate::routing::relay_memory::RelayMemory;
+use crate::routing::relay_memory::{Names, RelayMemory, Returned};
 use crate::routing::verdict::{Route, RouteKind};
 use crate::smtp::address::{Address, ReversePath};
 use crate::smtp::envelope::Origin;
@@ -100,6 +100,21 @@ impl Memory {
             Ok(()) => self.good().doubt(address, by, refused, now),
             Err(Unasked) => Doubt::Temporary,
         }
+    }
+
+    /// How other nodes name a message, if there are any.
+    pub(crate) fn names(&self) -> Option<Names> {
+        self.shared.is_some().then(|| Names::new(self.good().key()))
+    }
+
+    /// Whether a message has come back so often, at all nodes together, that this is a loop.
+    ///
+    /// # Errors
+    /// [`Unasked`].
+    pub(crate) async fn is_loop(&self, returned: Returned) -> Result<bool, Unasked> {
+        let Some(shared) = &self.shared else { return Ok(returned.times >= returned.loops_at) };
+        let times = shared.returned(returned, self.queue_time()).await.ok_or(Unasked)?;
+        Ok(times >= returned.loops_at)
     }
 
     pub(crate) fn queue_time(&self) -> QueueTime {

@@ -144,19 +144,22 @@ pub enum Door<'a> {
     Of(&'a str),
 }
 
-/// Whether the relay memory shows a loop (rule 4): it has the message twice already, and the message comes in where a
-/// loop would.
+/// How often a message may be relayed (rule 4).
+pub const RELAYS: usize = 2;
+
+/// How often a message has come back that the relay memory has: 0 unless it comes in where a loop would. [`RELAYS`] times
+/// is a loop (rule 4).
 #[must_use]
-pub fn remembered(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> bool {
+pub fn returns(memory: &mut RelayMemory, relay: &Relayed<'_>, origin: &Origin, door: Door<'_>) -> usize {
     let counts = match door {
         Door::Any => true,
         Door::Of(organization) => same_organization(&origin.organization, organization),
     };
-    counts && memory.count(relay) >= 2
+    if counts { memory.count(relay) } else { 0 }
 }
 
 /// How often the same content may pass (rule 4).
-const CONTENT_PASSES: usize = 8;
+pub const CONTENT_PASSES: usize = 8;
 
 /// Whether the relay memory shows a loop by content (rule 4), for a message that comes in from the connector's
 /// organisation. The body was noted at returns only.
@@ -350,7 +353,7 @@ mod tests {
         let relay = Relayed { connector: "b", recipient, reverse_path, facts: &identity, now: UnixTime(1) };
         let from = |organization: &str| Origin { organization: organization.into(), ..Origin::report() };
         memory.note(&relay);
-        assert!(!remembered(&mut memory, &relay, &from("b"), Door::Of("b")));
+        assert!(returns(&mut memory, &relay, &from("b"), Door::Of("b")) < RELAYS);
         memory.note(&relay);
         for (organization, door, looped) in [
             ("b", Door::Of("b"), true),
@@ -360,7 +363,8 @@ mod tests {
             ("", Door::Any, true),
             ("a", Door::Any, true),
         ] {
-            assert_eq!(remembered(&mut memory, &relay, &from(organization), door), looped, "{organization} {door:?}");
+            let returns = returns(&mut memory, &relay, &from(organization), door);
+            assert_eq!(returns >= RELAYS, looped, "{organization} {door:?}");
         }
     }
 }

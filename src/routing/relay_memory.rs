@@ -5,6 +5,7 @@
 //! holds hashes and times only; its owner keeps it behind a lock.
 
 mod counted;
+mod shared;
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -13,7 +14,9 @@ use crate::message::body::BodyDigest;
 use crate::message::header::Head;
 use crate::smtp::address::Address;
 use crate::time::UnixTime;
+pub use counted::KEPT;
 use counted::{Counted, Hash};
+pub use shared::{Names, Returned};
 
 /// At most 100,000 relays of each kind; the oldest are forgotten first.
 #[derive(Debug, Default)]

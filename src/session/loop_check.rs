@@ -6,11 +6,13 @@ use super::identity::with_tenant;
 use super::returned::Remembered;
 use super::transaction::{Transaction, join_reasons};
 use crate::config::{Config, LoopMode};
+use crate::delivery::memory::Unasked;
 use crate::in_force::InForce;
 use crate::message::body::BodyDigest;
 use crate::message::header::{self, Facts};
 use crate::message::stamp::Stamp;
-use crate::routing::loops::{self, Door, LoopRule, Relayed, Rules, Seen};
+use crate::routing::loops::{self, CONTENT_PASSES, Door, LoopRule, RELAYS, Relayed, Rules, Seen};
+use crate::routing::relay_memory::Returned;
 use crate::routing::verdict::{Route, Verdict};
 use crate::smtp::address::Address;
 use crate::smtp::reply::{self, Reply};
@@ -166,16 +168,19 @@ impl Checked<'_> {
         {
             return Standing::Looped(LoopRule::Passes);
         }
-        if self.looped_by(transaction, address, &recipient.route).is_none() {
-            return Standing::Clear(recipient.route.clone());
+        match self.looped(transaction, address, &recipient.route).await {
+            Ok(None) => return Standing::Clear(recipient.route.clone()),
+            Ok(Some(_)) => {}
+            Err(Unasked) => return Standing::Refused(reply::LOOP_UNCERTAIN),
         }
         // Boxed because it is rarely needed: large futures are moved about with each message.
         let asked = transaction.resolve_live(address, self.now);
         let decision = Box::pin(asked).await;
         match decision.verdict {
-            Verdict::Accept(route) => match self.looped_by(transaction, address, &route) {
-                None => Standing::Clear(route),
-                Some(rule) => Standing::Looped(rule),
+            Verdict::Accept(route) => match self.looped(transaction, address, &route).await {
+                Ok(None) => Standing::Clear(route),
+                Ok(Some(rule)) => Standing::Looped(rule),
+                Err(Unasked) => Standing::Refused(reply::LOOP_UNCERTAIN),
             },
             Verdict::Refuse(refusal) => {
                 let because = &join_reasons(&decision.reasons);
@@ -186,6 +191,58 @@ impl Checked<'_> {
                 Standing::Refused(refusal)
             }
         }
+    }
+
+    /// Which rule finds a loop, by what this node knows, or by what has come back to all of them.
+    async fn looped(
+        &self,
+        transaction: &Transaction,
+        address: &Address,
+        route: &Route,
+    ) -> Result<Option<LoopRule>, Unasked> {
+        let rule = self.looped_by(transaction, address, route);
+        let Some(returned) = self.returned(transaction, address, route).filter(|_| rule.is_none()) else {
+            return Ok(rule);
+        };
+        // Boxed because it is rarely needed.
+        let is_loop = Box::pin(self.services.memory.is_loop(returned)).await?;
+        Ok(is_loop.then_some(LoopRule::RelayMemory))
+    }
+
+    /// What other nodes are asked about: a message that has come back to this one, too seldom for a loop.
+    fn returned(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<Returned> {
+        let names = self.services.memory.names()?;
+        match self.evidence {
+            Evidence::Header(_) => {
+                let relayed = self.relayed(transaction, address, route);
+                let times = self.returns(&relayed, transaction, route);
+                (times > 0).then(|| Returned { hash: names.relay(&relayed), times, loops_at: RELAYS })
+            }
+            Evidence::Body(body) => {
+                let head = self.facts.head()?;
+                let mut memory = self.services.memory.relays();
+                let content = memory.content_key(&route.connector, address, memory.head_key(&head));
+                let times = memory.count_contents(content, body, UnixTime::steady()) + 1;
+                let hash = names.content(&route.connector, address, &head, body);
+                Some(Returned { hash, times, loops_at: CONTENT_PASSES })
+            }
+        }
+    }
+
+    fn relayed<'b>(&'b self, transaction: &'b Transaction, address: &'b Address, route: &'b Route) -> Relayed<'b> {
+        Relayed {
+            connector: &route.connector,
+            recipient: address,
+            reverse_path: &transaction.sender.reverse_path,
+            facts: &self.facts.identity,
+            now: UnixTime::steady(),
+        }
+    }
+
+    /// How often it has come back to this node.
+    fn returns(&self, relayed: &Relayed<'_>, transaction: &Transaction, route: &Route) -> usize {
+        let door = door_of(&self.in_force.config, &route.connector);
+        loops::returns(&mut self.services.memory.relays(), relayed, &transaction.origin, door)
     }
 
     fn looped_by(&self, transaction: &Transaction, address: &Address, route: &Route) -> Option<LoopRule> {
@@ -210,16 +267,8 @@ impl Checked<'_> {
         if loops::stamped(self.in_force.keys.all(), &seen.valid, address, route, self.now) {
             return Some(LoopRule::Stamp);
         }
-        let relayed = Relayed {
-            connector: &route.connector,
-            recipient: address,
-            reverse_path: &transaction.sender.reverse_path,
-            facts: &self.facts.identity,
-            now: UnixTime::steady(),
-        };
-        let mut memory = self.services.memory.relays();
-        let door = door_of(&self.in_force.config, &route.connector);
-        loops::remembered(&mut memory, &relayed, &transaction.origin, door).then_some(LoopRule::RelayMemory)
+        let returns = self.returns(&self.relayed(transaction, address, route), transaction, route);
+        (returns >= RELAYS).then_some(LoopRule::RelayMemory)
     }
 
     /// Logs that a recipient loops, whatever is done about it.

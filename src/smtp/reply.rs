@@ -126,6 +126,9 @@ pub const NO_ROUTE: Reply = Reply::fixed(550, Enhanced(5, 4, 4), "no route to th
 pub const ROUTING_LOOP: Reply = Reply::fixed(550, Enhanced(5, 4, 6), "routing loop detected");
 /// Section 6, after the header section: all recipients are looped, or too many hops.
 pub const MESSAGE_LOOP: Reply = Reply::fixed(554, Enhanced(5, 4, 6), "routing loop detected");
+/// Section 6: the message came back, and how often to other nodes is not known.
+pub const LOOP_UNCERTAIN: Reply =
+    Reply::fixed(451, Enhanced(4, 3, 0), "this message may be in a routing loop, try again later");
 /// Row 5: the directory did not give a clean answer.
 pub const DIRECTORY_UNAVAILABLE: Reply =
     Reply::fixed(451, Enhanced(4, 4, 3), "directory temporarily unavailable, try again later");

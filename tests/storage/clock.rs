@@ -2,7 +2,6 @@
 //! monotonic clock is the system's.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fingerpost::time::UnixTime;
@@ -18,15 +17,11 @@ const EACH_HOUR: &str = "retry = { first = \"1h\", factor = 1.0, max = \"1h\" }"
 
 /// Has the program see this time of day, as an offset to the system's; it may change while it runs.
 fn clock(network: &mut TestNetwork, offset: &str) {
-    let library = ["x86_64", "aarch64"]
-        .iter()
-        .map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1")));
-    let library = library.into_iter().find(|path| path.exists()).expect("the package faketime is installed");
     network.node.write("time-of-day", offset);
     let file = network.node.path("time-of-day");
     network.node.clear_environment();
     for (name, value) in [
-        ("LD_PRELOAD", library.display().to_string()),
+        ("LD_PRELOAD", support::faketime::library().display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),

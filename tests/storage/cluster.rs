@@ -22,6 +22,7 @@ use super::spool_store::fixture::{LARGE, accepted, change, changed, content, del
 mod accepted;
 mod import;
 mod limits;
+mod loops;
 mod queue_commands;
 mod rounds;
 mod shared;

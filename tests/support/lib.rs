@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub mod certificates;
 pub mod daemon;
 pub mod dovecot;
+pub mod faketime;
 pub mod faulty_spool;
 pub mod haproxy;
 pub mod letter;
@@ -40,6 +41,7 @@ pub mod test_network;
 pub mod test_node;
 pub mod test_queue;
 pub mod two_systems;
+pub mod volume;
 
 /// A port of `ip` that nobody listens on now, and that no other call of this process is given. It lies below the range
 /// from which the kernel takes the ports of outgoing connections.

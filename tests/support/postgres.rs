@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use super::daemon::run;
 use super::postfix::account;
-use super::{free_port, wait_until, within};
+use super::volume::Volume;
+use super::{faketime, free_port, wait_until, within};
 
 mod postmaster;
 
@@ -25,6 +26,9 @@ use postmaster::Postmaster;
 pub const ROLE: &str = "fingerpost";
 /// The user of the system that the servers run as: PostgreSQL refuses to be root.
 const SYSTEM_USER: &str = "postgres";
+/// What volumes have, MiB: more than settings and tests use.
+const DATA: u64 = 1024;
+const LOG: u64 = 1536;
 /// How long anything may take that is not meant to wait.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -35,6 +39,22 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     postmaster: Option<Postmaster>,
+    volumes: Option<Volumes>,
+    /// How far its clock is from the system's, for libfaketime.
+    clock: Option<String>,
+}
+
+/// Small file systems of a server's own, each of which can be full while the other is not.
+pub struct Volumes {
+    pub data: Volume,
+    /// The write-ahead log, `pg_wal`.
+    pub log: Volume,
+}
+
+impl Volumes {
+    fn mount() -> Self {
+        Self { data: Volume::mount(DATA, SYSTEM_USER), log: Volume::mount(LOG, SYSTEM_USER) }
+    }
 }
 
 /// A folder that servers can have theirs in; a test's own temporary folder is closed to them when root makes it.
@@ -53,10 +73,19 @@ pub fn urls(servers: &[&Postgres]) -> String {
 impl Postgres {
     /// Makes a server below [`folder`] with an empty database `fingerpost` of the role `fingerpost`, and starts it.
     pub fn primary(folder: &Path) -> Self {
-        let mut primary = Self::prepare(folder, free_port(Ipv4Addr::LOCALHOST));
+        Self::primary_on(folder, None)
+    }
+
+    /// The same with volumes of its own, as have its standbys.
+    pub fn primary_on_volumes(folder: &Path) -> Self {
+        Self::primary_on(folder, Some(Volumes::mount()))
+    }
+
+    fn primary_on(folder: &Path, volumes: Option<Volumes>) -> Self {
+        let mut primary = Self::prepare(folder, free_port(Ipv4Addr::LOCALHOST), volumes);
         let mut initdb = as_server("initdb");
-        initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE, "-D"]);
-        run(initdb.arg(primary.data()));
+        initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE]);
+        run(initdb.args(primary.log_folder()).arg("-D").arg(primary.data()));
         primary.write_settings();
         primary.start();
         run(as_server("createdb").args(["-h", "127.0.0.1", "-U", ROLE, "-p", &primary.port.to_string(), ROLE]));
@@ -70,12 +99,12 @@ impl Postgres {
 
     /// The same on the port of a server that is gone, in place of which it stands.
     pub fn standby_at(&self, folder: &Path, port: u16) -> Self {
-        let mut standby = Self::prepare(folder, port);
+        let mut standby = Self::prepare(folder, port, self.volumes.as_ref().map(|_| Volumes::mount()));
         let (port, name) = (self.port, standby.name.clone());
         let primary = format!("host=127.0.0.1 port={port} user={ROLE} application_name={name}");
         let mut copy = as_server("pg_basebackup");
-        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &primary, "-D"]);
-        run(copy.arg(standby.data()));
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-d", &primary]);
+        run(copy.args(standby.log_folder()).arg("-D").arg(standby.data()));
         standby.forget_standbys();
         standby.write_settings();
         standby.start();
@@ -107,6 +136,15 @@ impl Postgres {
 
     /// The same, or nothing where that takes longer than `limit`; then the client is killed.
     pub fn sql_within(&self, text: &str, limit: Duration) -> Option<String> {
+        self.psql(text, limit).map(|said| said.unwrap_or_else(|error| panic!("{text}: {error}")))
+    }
+
+    /// The same of a server that may end meanwhile: nothing where it says an error, too.
+    pub fn sql_if_it_lives(&self, text: &str, limit: Duration) -> Option<String> {
+        self.psql(text, limit)?.ok()
+    }
+
+    fn psql(&self, text: &str, limit: Duration) -> Option<Result<String, String>> {
         let mut files = [(); 3].map(|()| tempfile::tempfile().expect("temporary files can be made"));
         let [input, output, errors] = &mut files;
         input.write_all(text.as_bytes()).and_then(|()| input.rewind()).expect("writable");
@@ -120,8 +158,8 @@ impl Postgres {
             return None;
         }
         let status = psql.wait().expect("it is ours");
-        assert!(status.success(), "{text}: {status}\n{}", content(errors));
-        Some(content(output).trim_end_matches('\n').to_owned())
+        let said = content(output).trim_end_matches('\n').to_owned();
+        Some(if status.success() { Ok(said) } else { Err(format!("{status}\n{}", content(errors))) })
     }
 
     /// Changes a setting, as one that outlives restarts; it holds for new sessions, and for commits that wait for standbys.
@@ -138,7 +176,12 @@ impl Postgres {
     pub fn start(&mut self) {
         assert!(self.postmaster.is_none(), "it runs");
         let log = File::options().append(true).create(true).open(self.folder.join("log")).expect("writable");
-        let mut command = as_server("postgres");
+        let mut command = as_server("/usr/bin/env"); // what the library makes must be the server's, not root's
+        if let Some(offset) = &self.clock {
+            command.arg(format!("LD_PRELOAD={}", faketime::library().display())).arg(format!("FAKETIME={offset}"));
+            command.args(["FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]);
+        }
+        command.arg(binaries().join("postgres"));
         command.arg("-D").arg(self.data()).stdout(Stdio::null()).stderr(log);
         let postmaster = self.postmaster.insert(Postmaster::start(&mut command));
         let mut asked = Command::new(binaries().join("pg_isready"));
@@ -147,6 +190,25 @@ impl Postgres {
             assert!(!postmaster.has_ended(), "PostgreSQL does not start");
             asked.status().expect("pg_isready").success()
         });
+    }
+
+    /// From its next start on its clock is so far from the system's: `+1h`.
+    pub fn set_clock(&mut self, offset: &str) {
+        self.clock = Some(offset.to_owned());
+    }
+
+    /// Its volumes, if it was made with them.
+    pub fn volumes(&self) -> &Volumes {
+        self.volumes.as_ref().expect("it has volumes")
+    }
+
+    /// Whether it has ended by itself; then it can be started again.
+    pub fn has_ended(&mut self) -> bool {
+        let has_ended = self.postmaster.as_mut().is_none_or(Postmaster::has_ended);
+        if has_ended {
+            self.postmaster = None;
+        }
+        has_ended
     }
 
     /// Stops it fast: sessions are ended, what is committed is sent to the standbys and written.
@@ -187,7 +249,7 @@ impl Postgres {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    fn prepare(parent: &Path, port: u16) -> Self {
+    fn prepare(parent: &Path, port: u16, volumes: Option<Volumes>) -> Self {
         let name = format!("postgres_{port}");
         let folder = parent.join(&name);
         let _ = fs::remove_dir_all(&folder); // of whoever had the port before
@@ -196,11 +258,16 @@ impl Postgres {
             let (user, group) = account(SYSTEM_USER);
             chown(&folder, Some(user), Some(group)).expect("root may do that");
         }
-        Self { name, folder, port, postmaster: None }
+        Self { name, folder, port, postmaster: None, volumes, clock: None }
     }
 
     fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        self.volumes.as_ref().map_or_else(|| self.folder.join("data"), |volumes| volumes.data.join("data"))
+    }
+
+    /// Where its log is to be, for the programs that make it.
+    fn log_folder(&self) -> Option<String> {
+        self.volumes.as_ref().map(|volumes| format!("--waldir={}", volumes.log.join("log").display()))
     }
 
     /// Appends our settings to what `initdb` wrote, or the primary had: the last one counts.

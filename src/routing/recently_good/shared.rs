@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use super::super::doubt::KnownBy;
 use super::super::first_refused::Refusals;
 use super::super::ranks::Rank;
+use super::super::relay_memory::Returned;
 use super::{GOOD, Good, QUIET, RecentlyGood};
 use crate::keyed_hash::HashKey;
 use crate::smtp::address::Address;
@@ -21,10 +22,13 @@ const MOST: usize = 200_000;
 /// The most of them that are told at a start.
 const AT_START: usize = 100_000;
 
-/// Where all nodes' evidence is asked for.
+/// Where all nodes' evidence is asked for. `None`: it cannot be had within a second.
 pub trait SharedEvidence: Send + Sync {
-    /// What any node knows under these names. `None`: it cannot be had within a second.
+    /// What any node knows under these names.
     fn ask(&self, names: SharedNames) -> BoxFuture<'_, Option<Evidence>>;
+
+    /// Notes how often a message has come back to this node, and returns how often it has at all nodes together.
+    fn returned(&self, returned: Returned, now: QueueTime) -> BoxFuture<'_, Option<usize>>;
 }
 
 /// The keyed hashes under which an address is known, the same at all nodes.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::fast_map::FastMap;
 use crate::time::UnixTime;
 
-const KEPT: Duration = Duration::from_mins(30);
+/// How long a message is remembered.
+pub const KEPT: Duration = Duration::from_mins(30);
 pub(super) const ENTRIES: usize = 100_000;
 
 /// A hash with a secret key: among 100,000 notes a collision is expected once in some thousand million half hours.

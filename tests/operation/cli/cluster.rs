@@ -116,7 +116,7 @@ fn nodes_are_seen(installation: &Installation, primary: &Postgres) {
     assert_eq!((&node["number"], &node["name"]), (&0.into(), &"mx1".into()), "{status}");
     assert_eq!(node["running"]["messages"], 1, "{status}");
     assert_eq!(node["running"]["version"], env!("CARGO_PKG_VERSION"), "{status}");
-    assert_eq!((&status["schema"], &status["waiting_to_be_taken_over"]), (&2.into(), &0.into()), "{status}");
+    assert_eq!((&status["schema"], &status["waiting_to_be_taken_over"]), (&3.into(), &0.into()), "{status}");
     assert_eq!(status["problems"], serde_json::json!([]), "{status}");
     let digest = node["running"]["configuration"].as_str().unwrap();
     let shown: Vec<&str> = ran.out.lines().find(|line| line.contains("mx1")).unwrap().split_whitespace().collect();

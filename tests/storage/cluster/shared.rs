@@ -11,10 +11,10 @@ use super::*;
 
 const BOB: &str = "bob@contoso.test";
 
-/// Nodes `n0` and `n1`, for which everybody at contoso.test is unresolved and the secondary's.
-fn nodes(setup: &Setup, secondary: &ScriptedSmtpServer) -> [TestNode; 2] {
+/// Nodes `n0` and so on, for which everybody at contoso.test is unresolved and the secondary's.
+fn nodes<const NODES: usize>(setup: &Setup, secondary: &ScriptedSmtpServer) -> [TestNode; NODES] {
     let url = postgres::urls(&[&setup.primary, &setup.standby]);
-    let mut nodes = [0, 1].map(|number| {
+    let mut nodes = std::array::from_fn(|number| {
         let node = TestNode::prepare();
         let tables = [
             &BASE_TABLES.replace("[server]\n", "[server]\ninstallation = \"contoso\"\n"),
@@ -33,7 +33,8 @@ fn nodes(setup: &Setup, secondary: &ScriptedSmtpServer) -> [TestNode; 2] {
         node.write("people.csv", "address\n");
         node
     });
-    let made = nodes[0].run(&["cluster", "init"]);
+    let first: &TestNode = &nodes[0];
+    let made = first.run(&["cluster", "init"]);
     assert!(made.status.success(), "{made:?}");
     nodes.iter_mut().for_each(TestNode::start);
     nodes
@@ -99,13 +100,53 @@ async fn what_one_node_learned_the_other_knows() {
     eventually("it is refused again", Duration::from_secs(20), again).await;
 }
 
+/// A refusal that one node would believe is believed by the others no later, also by the one that had him accepted; and
+/// where one has had him accepted since, all doubt the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_believes_all_believe() {
+    let setup = Setup::start();
+    let secondary = ScriptedSmtpServer::start("", None).await;
+    let nodes: [_; 3] = nodes(&setup, &secondary);
+    let letter = |number| {
+        let id = format!("Message-ID: <{number}@outside.test>\r\n");
+        format!("From: ann@outside.test\r\n{id}Subject: x\r\n\r\nbody\r\n")
+    };
+    assert_eq!(sends(&nodes[0], BOB, &letter(1)).0, 250);
+    eventually("it is told", Duration::from_secs(20), || setup.rows("accepted_address") == 1).await;
+    secondary.follow("RCPT => 550 5.1.1 no such user");
+    for (at, node) in nodes[..2].iter().enumerate() {
+        eventually(&format!("node {at} doubts"), Duration::from_secs(20), || asked(node, BOB).0 == 451).await;
+    }
+    eventually("it is noted", Duration::from_secs(20), || setup.rows("refused_address") == 1).await;
+    // What is less than ten seconds apart counts as patience says.
+    let later = "SELECT (SELECT age FROM fingerpost.installation) - last > 12 FROM fingerpost.accepted_address";
+    eventually("the queue's time goes on", Duration::from_secs(40), || setup.primary.sql(later) == "t").await;
+    // More than an hour later for the third node, which knows nothing by itself, and so for all.
+    setup.primary.sql("UPDATE fingerpost.refused_address SET first = first - 3700");
+    setup.primary.sql("UPDATE fingerpost.accepted_address SET since = since - 9000, last = last - 9000");
+    for (at, node) in nodes.iter().enumerate().rev() {
+        eventually(&format!("node {at} believes"), Duration::from_secs(30), || asked(node, BOB).0 == 550).await;
+    }
+    // The second node has him accepted.
+    secondary.follow("");
+    assert_eq!(sends(&nodes[1], BOB, &letter(2)).0, 250);
+    let newer = "SELECT count(*) FROM fingerpost.accepted_address WHERE last > forgotten";
+    eventually("it is told", Duration::from_secs(20), || setup.primary.sql(newer) == "1").await;
+    secondary.follow("RCPT => 550 5.1.1 no such user");
+    for (at, node) in nodes.iter().enumerate() {
+        eventually(&format!("node {at} doubts again"), Duration::from_secs(30), || asked(node, BOB).0 == 451).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_together_is_the_last_word_about_each() {
     let setup = Setup::start();
     setup.init().await;
     // As the version before left it.
     setup.primary.sql(
-        "DROP TABLE fingerpost.secret, fingerpost.accepted_address, fingerpost.refused_address, fingerpost.request; \
+        "ALTER TABLE fingerpost.epoch DROP COLUMN draining; \
+         DROP TABLE fingerpost.directory_read, fingerpost.secret, fingerpost.accepted_address, fingerpost.refused_address, fingerpost.request, \
+         fingerpost.returned_message; \
          UPDATE fingerpost.installation SET schema = 1",
     );
     assert_eq!(setup.init().await, Made::Upgraded(1));
