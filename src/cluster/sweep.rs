@@ -13,9 +13,13 @@ use super::epoch::{self, BEAT, SILENT};
 use super::ids::from_sql;
 use super::spool::{EndsWith, Shared};
 use crate::spool::entry::outline::Outlines;
+use crate::spool::header::{FORMAT, OLDEST};
 
 /// The most messages that are taken over in one transaction.
 const MOST: i64 = 500;
+
+/// The formats of messages that this version reads, the first and the last.
+const READ: [i16; 2] = [OLDEST.cast_signed(), FORMAT.cast_signed()];
 
 /// What this node has seen of another's heartbeats.
 struct Seen {
@@ -29,13 +33,15 @@ pub(super) struct Sweep {
     database: Database,
     adopted: UnboundedSender<Outlines>,
     seen: HashMap<i64, Seen>,
+    /// Messages of other formats that wait for a node of the version that wrote them: they have been told.
+    unread: HashSet<i64>,
     /// Rows of a transaction whose outcome is not known: they may be ours.
     in_doubt: Vec<Row>,
 }
 
 impl Sweep {
     pub(super) fn new(shared: Arc<Shared>, database: Database, adopted: UnboundedSender<Outlines>) -> Self {
-        Self { shared, database, adopted, seen: HashMap::new(), in_doubt: Vec::new() }
+        Self { shared, database, adopted, seen: HashMap::new(), unread: HashSet::new(), in_doubt: Vec::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -56,6 +62,7 @@ impl Sweep {
                 let swept = async {
                     self.watch(&open).await?;
                     while self.take_over(&open).await? {}
+                    self.name_unread(&open).await?;
                     clean(&open).await
                 };
                 open.while_believed(swept).await?;
@@ -107,10 +114,12 @@ impl Sweep {
         let statement = "SELECT DISTINCT epoch FROM fingerpost.queue \
              WHERE epoch >= 0 AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
         let gone: Vec<i64> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
+        // What another version wrote is for a node of that version.
         let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
-                SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \
+                SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) AND format BETWEEN $4 AND $5 \
+                ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \
              RETURNING id, format, entry, sum";
-        self.in_doubt = client.query(statement, &[&mine, &MOST, &gone]).await?;
+        self.in_doubt = client.query(statement, &[&mine, &MOST, &gone, &READ[0], &READ[1]]).await?;
         let warnings = connection.warnings();
         client.batch_execute("COMMIT").await?;
         if connection.warnings() != warnings {
@@ -119,6 +128,19 @@ impl Sweep {
         let rows = std::mem::take(&mut self.in_doubt);
         self.adopt(&rows);
         Ok(rows.len() == usize::try_from(MOST).unwrap_or_default())
+    }
+
+    /// Names messages that no node of this version can take over, once each.
+    async fn name_unread(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        let statement = "SELECT id, format FROM fingerpost.queue WHERE epoch >= 0 \
+             AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch)) AND format NOT BETWEEN $1 AND $2 ORDER BY id";
+        let rows = connection.client().query(statement, &[&READ[0], &READ[1]]).await?;
+        for row in rows.iter().filter(|row| !self.unread.contains(&row.get(0))) {
+            let (queue_id, format) = (from_sql(row.get(0)), row.get::<_, i16>(1));
+            tracing::error!(alert = true, %queue_id, format, "a message cannot be read: it stays in the database");
+        }
+        self.unread = rows.iter().map(|row| row.get(0)).collect();
+        Ok(())
     }
 
     /// Adopts what a transaction took over whose outcome was not known: the rows that are ours now. Waits for it if it is
