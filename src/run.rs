@@ -50,7 +50,7 @@ mod background;
 mod drain;
 mod mail_seen;
 pub(crate) mod preflight;
-mod privileges;
+pub(crate) mod privileges;
 mod shared;
 mod signals;
 pub(crate) mod spool;

@@ -1,5 +1,5 @@
-//! `fingerpost cluster`: makes the tables of the shared queue, and shows who lives. It asks the database by itself, so
-//! that it works while this node is down.
+//! `fingerpost cluster`: makes the tables of the shared queue, moves mail, and shows who lives. It asks the database by
+//! itself, so that it works while this node is down.
 
 use std::path::Path;
 
@@ -9,16 +9,14 @@ use serde::Serialize;
 
 use super::{Format, FormatArgument, Outcome, output};
 use crate::cluster::database::{Connection, Database, DatabaseError};
-use crate::cluster::import::{self, ImportError};
 use crate::cluster::schema::{self, Made, SCHEMA};
 use crate::cluster::status::{Answering, ClusterStatus, Node, SyncStandby, look};
 use crate::cluster::{check_settings, has_standby_names};
 use crate::config::check::load;
 use crate::config::{Cluster, Standby};
-use crate::metrics::Metrics;
-use crate::spool::Sizes;
-use crate::spool::store::LogStore;
 use crate::time::UnixTime;
+
+mod moves;
 
 /// So much of a configuration's digest is shown to people.
 const DIGEST: usize = 12;
@@ -29,6 +27,8 @@ pub(super) enum ClusterCommand {
     Init,
     /// Move what waits in this node's own spool into the shared queue; the server has to be down
     Import,
+    /// Move all mail of the shared queue into this node's own spool; all servers have to be down
+    Export,
     /// The nodes, their mail, and the database with its standby
     Status {
         #[command(flatten)]
@@ -50,11 +50,19 @@ pub(super) async fn cluster(config: &Path, command: ClusterCommand) -> anyhow::R
     })?;
     let database = Database::new(&cluster).map_err(|error| anyhow!("[cluster] database: {error}"))?;
     let done = async {
-        let connection = database.connect().await?;
         match command {
-            ClusterCommand::Init => init(&connection, &cluster).await,
-            ClusterCommand::Import => import(&connection, &cluster, &state_dir).await,
-            ClusterCommand::Status { output: FormatArgument { format } } => status(&connection, &cluster, format).await,
+            ClusterCommand::Init => init(&database.connect().await?, &cluster).await,
+            ClusterCommand::Import => {
+                moves::as_owner(&state_dir)?;
+                moves::import(&database.connect().await?, &cluster, &state_dir).await
+            }
+            ClusterCommand::Export => {
+                moves::as_owner(&state_dir)?;
+                moves::export(&database, &state_dir).await
+            }
+            ClusterCommand::Status { output: FormatArgument { format } } => {
+                status(&database.connect().await?, &cluster, format).await
+            }
         }
     };
     done.await.map_err(|error: CommandError| match error {
@@ -98,30 +106,6 @@ async fn init(connection: &Connection, cluster: &Cluster) -> Result<Outcome, Com
              [cluster] standby = \"preferred\"",
         );
     }
-    Ok(Outcome::Done)
-}
-
-async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
-    schema::check(connection).await?;
-    check_settings(connection).await?;
-    if cluster.standby == Standby::Required && !has_standby_names(connection).await? {
-        let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
-        return Err(DatabaseError::Unfit(text.into()).into());
-    }
-    let folder = state_dir.join("spool");
-    if !folder.is_dir() {
-        let text = format!("there is no spool in {}: nothing to move", folder.display());
-        return Err(anyhow!(text).into());
-    }
-    let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let moved = import::import(connection, &cluster.node, &folder, &spool).await.map_err(|error| match error {
-        ImportError::Database(error) => CommandError::Database(error),
-        other => anyhow!("{other}; what is there already stays, and the same command goes on").into(),
-    })?;
-    output::text(&format!(
-        "{moved} messages are in the shared queue now, and the nodes take them over within seconds; the node's own \
-         spool is not used any more\n"
-    ));
     Ok(Outcome::Done)
 }
 
