@@ -15,6 +15,8 @@ pub struct Owned {
     pub size: u64,
     /// CRC-32C of its content.
     pub sum: u32,
+    /// Whether its content was found damaged.
+    pub is_damaged: bool,
 }
 
 /// The live messages of this node.
@@ -37,7 +39,7 @@ impl OwnMail {
         let open: Box<[u32]> =
             (0..).zip(&entry.recipients).filter(|(_, queued)| is_open(&queued.state)).map(|(at, _)| at).collect();
         if !open.is_empty() {
-            self.0.insert(entry.id, Owned { open, size: entry.content.size, sum });
+            self.0.insert(entry.id, Owned { open, size: entry.content.size, sum, is_damaged: false });
         }
     }
 
@@ -49,6 +51,11 @@ impl OwnMail {
             queued.is_some_and(|queued| matches!(queued.state, RecipientState::Done(_)))
         };
         owned.open = owned.open.iter().copied().filter(|at| !is_done(at)).collect();
+    }
+
+    /// A message's content was found damaged; returns whether that is new.
+    pub fn found_damaged(&mut self, id: QueueId) -> bool {
+        self.0.get_mut(&id).is_some_and(|owned| !std::mem::replace(&mut owned.is_damaged, true))
     }
 
     pub fn remove(&mut self, id: QueueId) {
