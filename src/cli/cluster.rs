@@ -178,6 +178,12 @@ fn text(status: &ClusterStatus, problems: &[String], now: UnixTime) -> String {
         "\nwaiting to be taken over: {} messages of no running node\n",
         status.waiting_to_be_taken_over
     ));
+    if status.being_moved > 0 {
+        text.push_str(&format!(
+            "being moved: {} messages of an import or export that has not ended\n",
+            status.being_moved
+        ));
+    }
     problems.iter().for_each(|problem| text.push_str(&format!("problem: {problem}\n")));
     text
 }
@@ -219,7 +225,7 @@ mod tests {
             synchronous_standby: SyncStandby::Connected,
         };
         let nodes = vec![node(0, "0123456789abcdef"), node(1, "0123456789abcdef")];
-        ClusterStatus { schema: 1, database, nodes, waiting_to_be_taken_over: 4 }
+        ClusterStatus { schema: 1, database, nodes, waiting_to_be_taken_over: 4, being_moved: 0 }
     }
 
     #[test]
@@ -278,12 +284,14 @@ mod tests {
     fn it_is_read_in_one_look() {
         let mut status = well();
         stop(&mut status.nodes[1..]);
+        status.being_moved = 2;
         let expected = "database at 10.0.0.7:5432: timeline 2, schema 1\n\
              synchronous standby: connected; synchronous_standby_names = \"db2\"\n\n\
              node  name  epoch        since  version  configuration  messages\n\
              0     mx0   7            5m     0.1.0    0123456789ab   3\n\
              1     mx1   not running\n\n\
              waiting to be taken over: 4 messages of no running node\n\
+             being moved: 2 messages of an import or export that has not ended\n\
              problem: one\n";
         assert_eq!(text(&status, &["one".to_owned()], UnixTime(400)), expected);
     }

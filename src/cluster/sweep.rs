@@ -33,6 +33,8 @@ pub(super) struct Sweep {
     database: Database,
     adopted: UnboundedSender<Outlines>,
     seen: HashMap<i64, Seen>,
+    /// Epochs that have ended and had messages when the sweep looked last.
+    gone: Vec<i64>,
     /// Messages of other formats that wait for a node of the version that wrote them: they have been told.
     unread: HashSet<i64>,
     /// Rows of a transaction whose outcome is not known: they may be ours.
@@ -41,7 +43,15 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn new(shared: Arc<Shared>, database: Database, adopted: UnboundedSender<Outlines>) -> Self {
-        Self { shared, database, adopted, seen: HashMap::new(), unread: HashSet::new(), in_doubt: Vec::new() }
+        Self {
+            shared,
+            database,
+            adopted,
+            seen: HashMap::new(),
+            gone: Vec::new(),
+            unread: HashSet::new(),
+            in_doubt: Vec::new(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -113,13 +123,13 @@ impl Sweep {
         // below 0 are imports that go on.
         let statement = "SELECT DISTINCT epoch FROM fingerpost.queue \
              WHERE epoch >= 0 AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
-        let gone: Vec<i64> = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
+        self.gone = client.query(statement, &[]).await?.iter().map(|row| row.get(0)).collect();
         // What another version wrote is for a node of that version.
         let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
                 SELECT id FROM fingerpost.queue WHERE epoch = ANY ($3) AND format BETWEEN $4 AND $5 \
                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED) \
              RETURNING id, format, entry, sum";
-        self.in_doubt = client.query(statement, &[&mine, &MOST, &gone, &READ[0], &READ[1]]).await?;
+        self.in_doubt = client.query(statement, &[&mine, &MOST, &self.gone, &READ[0], &READ[1]]).await?;
         let warnings = connection.warnings();
         client.batch_execute("COMMIT").await?;
         if connection.warnings() != warnings {
@@ -132,9 +142,12 @@ impl Sweep {
 
     /// Names messages that no node of this version can take over, once each.
     async fn name_unread(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
-        let statement = "SELECT id, format FROM fingerpost.queue WHERE epoch >= 0 \
-             AND epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch)) AND format NOT BETWEEN $1 AND $2 ORDER BY id";
-        let rows = connection.client().query(statement, &[&READ[0], &READ[1]]).await?;
+        let statement = "SELECT id, format FROM fingerpost.queue \
+             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 ORDER BY id";
+        let rows = match self.gone.is_empty() {
+            true => Vec::new(),
+            false => connection.client().query(statement, &[&self.gone, &READ[0], &READ[1]]).await?,
+        };
         for row in rows.iter().filter(|row| !self.unread.contains(&row.get(0))) {
             let (queue_id, format) = (from_sql(row.get(0)), row.get::<_, i16>(1));
             tracing::error!(alert = true, %queue_id, format, "a message cannot be read: it stays in the database");

@@ -133,7 +133,12 @@ async fn all_mail_is_moved_once_though_the_move_breaks_off() {
     own.commit(changed(vec![delivered(first, 0), delivered(first, 1)])).await.unwrap();
     assert!(first.is_clustered() && !own.new_id().is_clustered());
     drop(own);
-    assert_eq!(run(&setup, &spool).await.unwrap().moved, 0);
+    // Once more, as if it had been killed before its last step, and after it.
+    Moved { number: 7, state: State::Exporting }.write(&spool).unwrap();
+    for _ in 0..2 {
+        assert_eq!(run(&setup, &spool).await.unwrap().moved, 0);
+        assert_eq!(state(&spool), None);
+    }
     assert_eq!((state(&spool), self::own(&spool).live_messages()), (None, MESSAGES - 1));
 }
 
@@ -177,6 +182,40 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
     let exported = run(&setup, &spool).await.unwrap();
     assert_eq!((exported.moved, exported.damaged.len()), (2, 3));
     assert!(exported.damaged[1].why.contains("another message with this id"), "{:?}", exported.damaged);
+}
+
+/// The mail that a spool still has after it was imported is the cluster's: it goes before anything comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
+    let setup = Setup::start();
+    setup.init().await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("state/spool");
+    let node = setup.node("zero").await;
+    let kept = filled(&node, 8).await;
+    node.leave().await;
+    let old = own(&spool);
+    for _ in 0..5 {
+        let (draft, entry) = mail(&old, 300, 2);
+        old.commit(accepted(vec![(draft, entry)])).await.unwrap();
+    }
+    let last = old.ids_after(None, 9)[4];
+    drop(old);
+    // It broke off while it was being emptied, or the import did in its last step.
+    Moved { number: 8, state: State::Emptying }.write(&spool).unwrap();
+    assert_eq!((run(&setup, &spool).await.unwrap().moved, own(&spool).live_messages()), (8, 8));
+    let own = own(&spool);
+    assert!(own.ids_after(None, 9).iter().all(|id| kept.iter().any(|(entry, _)| entry.id == *id)));
+    assert!(own.new_id() > last, "its ids go on");
+    drop(own);
+    let connection = setup.database().connect().await.unwrap();
+    let import = fingerpost::cluster::import::import;
+    assert_eq!(import(&connection, "zero", &spool, &self::own(&spool)).await.unwrap(), 8);
+    let epoch = -((Moved::read(&spool).unwrap().unwrap().number >> 2).cast_signed() | 1);
+    setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {epoch}"));
+    let exported = run(&setup, &spool).await.unwrap();
+    assert_eq!((exported.moved, exported.of_other_moves, self::own(&spool).live_messages()), (8, 0, 8));
+    assert_eq!((state(&spool), setup.rows("queue"), setup.rows("body")), (None, 0, 0));
 }
 
 /// What a command said, with its exit code.
@@ -270,11 +309,15 @@ fn the_way_back_to_one_node_delivers_everything_once() {
     assert!(ages.len() == 4 && ages[..3].iter().all(|age| (7200..7400).contains(age)) && ages[3] < 200, "{ages:?}");
     drop(spool);
 
-    // One node, without the database.
     b.write("fingerpost.toml", alone);
+    one_node_goes_on(&mut b, hop, &ids);
+}
+
+/// Without the database.
+fn one_node_goes_on(b: &mut TestNode, hop: SocketAddr, ids: &[QueueId]) {
     b.start();
-    for id in &ids {
-        let (code, told) = said(&b, &["queue", "show", &id.to_string()]);
+    for id in ids {
+        let (code, told) = said(b, &["queue", "show", &id.to_string()]);
         assert!(code == 0 && id.is_clustered(), "{code} {told}");
     }
     let sink = Sink::start_at(hop, Arc::new(|_| {}));
@@ -282,18 +325,60 @@ fn the_way_back_to_one_node_delivers_everything_once() {
         b.run(&["queue", "retry", "--all"]);
         sink.all().len() >= 4
     });
-    send(&b, "5");
+    send(b, "5");
     wait_until("that too", SOON, || {
         b.run(&["queue", "retry", "--all"]);
         sink.all().len() >= 5
     });
+    wait_until("their ends are in the trace", SOON, || {
+        let told = said(b, &["trace", "--recipient", "known@contoso.test"]).1;
+        ids.iter().all(|id| told.contains(&id.to_string()))
+    });
+    b.stop();
+    assert_eq!(own(&b.path("state/spool")).live_messages(), 0);
     let mut sent: Vec<_> = sink.all().iter().map(two_systems::token).collect();
     sent.sort();
     assert_eq!(sent, ["1", "2", "3", "4", "5"], "each once");
-    wait_until("their ends are in the trace", SOON, || {
-        let told = said(&b, &["trace", "--recipient", "known@contoso.test"]).1;
-        ids.iter().all(|id| told.contains(&id.to_string()))
+}
+
+/// Kills land wherever it is when so many rows are left, or the mark is there.
+#[test]
+fn an_export_that_is_killed_again_and_again_moves_each_message_once() {
+    let setup = Setup::start();
+    let node = queue_commands::node(&setup, "n", SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 25)));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kept = runtime.block_on(async {
+        setup.init().await;
+        let node = setup.node("other").await;
+        let kept = filled(&node, MESSAGES).await;
+        node.leave().await;
+        kept
     });
+    let spool = node.path("state/spool");
+    std::fs::create_dir(node.path("state")).unwrap();
+    let mut kills = 0;
+    for left in [MESSAGES, MESSAGES, MESSAGES - 1, MESSAGES - 200, MESSAGES - 201, MESSAGES - 400] {
+        let mut command = begin(&node, &["cluster", "export"]);
+        let mut has_ended = false;
+        wait_until("it is so far", SOON, || {
+            has_ended = command.try_wait().unwrap().is_some();
+            has_ended || spool.join("moved").exists() && setup.rows("queue") <= left
+        });
+        command.kill().unwrap();
+        command.wait().unwrap();
+        kills += usize::from(!has_ended);
+    }
+    println!("killed {kills} times");
+    assert!(kills > 2);
+    let (code, told) = said(&node, &["cluster", "export"]);
+    assert!(code == 0 && told.contains(&format!("; {MESSAGES} wait in")), "{code} {told}");
+    assert_eq!((state(&spool), setup.rows("queue"), setup.rows("body")), (None, 0, 0));
+    let own = own(&spool);
+    assert_eq!(own.ids_after(None, MESSAGES + 1), kept.iter().map(|(entry, _)| entry.id).collect::<Vec<_>>());
+    for (before, content) in &kept {
+        assert_eq!(own.entry(before.id).unwrap().unwrap().recipients, before.recipients);
+        assert_eq!(own.open(before.id).unwrap().whole().unwrap(), *content);
+    }
 }
 
 /// Administrators run commands as root; the server runs as the user who has `state_dir`.
