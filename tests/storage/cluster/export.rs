@@ -8,6 +8,7 @@ use fingerpost::cluster::batch::delivered_after_all;
 use fingerpost::cluster::export::{Exported, export};
 use fingerpost::cluster::ids::to_sql;
 use fingerpost::cluster::moving::MoveError;
+use fingerpost::cluster::stopped;
 use fingerpost::spool::Sizes;
 use fingerpost::spool::moved::{Moved, State};
 use fingerpost::spool::store::LogStore;
@@ -182,6 +183,35 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
     let exported = run(&setup, &spool).await.unwrap();
     assert_eq!((exported.moved, exported.damaged.len()), (2, 3));
     assert!(exported.damaged[1].why.contains("another message with this id"), "{:?}", exported.damaged);
+}
+
+/// A node whose session is not to be seen, because its machine's network is broken, shows with its heartbeats that it lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_session_that_beats_lives() {
+    let setup = Setup::start();
+    setup.init().await;
+    drop(setup.node("cut off").await);
+    let connection = setup.database().connect().await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        match stopped::silent(&connection, None).await {
+            Ok(found) => {
+                silent = found;
+                break;
+            }
+            Err(error) => assert!(error.to_string().contains("nodes are running: cut off."), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await; // its sessions end
+    }
+    assert_eq!(silent.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["cut off"]);
+    setup.primary.sql("UPDATE fingerpost.heartbeat SET beats = beats + 1");
+    let refused = stopped::end(&connection, &silent).await.unwrap_err();
+    assert!(refused.to_string().contains("nodes are running: cut off."), "{refused}");
+    assert_eq!(setup.rows("epoch"), 1);
+    // Its state folder knows that its process has ended.
+    let mine = setup.primary.sql("SELECT id FROM fingerpost.epoch").parse().unwrap();
+    assert!(stopped::silent(&connection, Some(mine)).await.unwrap().is_empty());
+    assert_eq!((setup.rows("epoch"), setup.rows("heartbeat")), (0, 0));
 }
 
 /// The mail that a spool still has after it was imported is the cluster's: it goes before anything comes back.
