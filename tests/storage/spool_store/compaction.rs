@@ -210,11 +210,15 @@ fn mail_that_came_from_a_cluster_stays_over_and_its_ids_are_given_to_nobody() {
     assert!(waiting.iter().all(|entry| !entry.id.is_clustered()));
     pass(&*spool, 40);
     came.iter().for_each(|id| commit(&*spool, changed(vec![delivered(*id, 0)])).unwrap());
+    // An id of its own, made when the clock was ahead; soon nothing of that message is left.
+    let ahead = QueueId((now + 3_600_000) << 20);
+    let draft = spool.draft(ahead, content(ahead, 400)).unwrap();
+    commit(&*spool, accepted(vec![(draft, entry(ahead, 400, 1))])).unwrap();
+    commit(&*spool, changed(vec![delivered(ahead, 0)])).unwrap();
     pass(&*spool, 200);
     drop(spool);
     let spool = open(folder.path(), SIZES).unwrap();
     assert_eq!(found(&*spool), waiting);
     let next = spool.new_id();
-    assert!(!next.is_clustered() && next > waiting[11].id, "{next}");
-    assert!(next.made_at() >= waiting[0].id.made_at());
+    assert!(!next.is_clustered() && next > ahead, "{next} {ahead}");
 }
