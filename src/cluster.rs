@@ -6,7 +6,7 @@
 //! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the gauges that one exports for all),
 //! [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in memory of its own mail; pure).
 //! For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes), [`requests`] (what is to be
-//! done with that of another), [`import`] (mail of a node's own spool).
+//! done with that of another), [`import`] and [`export`] (mail of a node's own spool) with [`moving`] and [`stopped`].
 
 pub mod batch;
 pub mod census;
@@ -16,10 +16,12 @@ pub mod database;
 pub mod directory_reads;
 pub mod epoch;
 pub mod evidence;
+pub mod export;
 pub mod ids;
 pub mod import;
 pub mod listing;
 pub mod living;
+pub mod moving;
 pub mod requests;
 pub mod schema;
 mod secrets;
@@ -27,6 +29,7 @@ pub(crate) mod settings;
 mod spool;
 pub mod state;
 pub mod status;
+pub mod stopped;
 mod sweep;
 pub mod timelines;
 mod unwritten;

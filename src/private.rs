@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::obstacle::Obstacle;
 
 /// Our own files and folders in `state_dir`. Everything else in it belongs to others and is left alone.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "spool",
+    "node",
     "trace",
     "directories",
     "dead-letters",
@@ -289,6 +290,7 @@ mod tests {
         for (name, before, after) in [
             ("spool/segments/1.seg", 0o644, 0o600),
             ("spool/aside/x", 0o666, 0o600),
+            ("node/incoming/x", 0o644, 0o600),
             ("trace/2026-11-28.jsonl", 0o640, 0o600),
             ("admin.token", 0o604, 0o600),
             ("recently-good", 0o400, 0o400),

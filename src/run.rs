@@ -51,7 +51,7 @@ mod directory_reads;
 mod drain;
 mod mail_seen;
 pub(crate) mod preflight;
-mod privileges;
+pub(crate) mod privileges;
 mod shared;
 mod signals;
 pub(crate) mod spool;

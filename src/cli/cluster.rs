@@ -1,5 +1,5 @@
-//! `fingerpost cluster`: makes the tables of the shared queue, and shows who lives. It asks the database by itself, so
-//! that it works while this node is down.
+//! `fingerpost cluster`: makes the tables of the shared queue, moves mail, and shows who lives. It asks the database by
+//! itself, so that it works while this node is down.
 
 use std::path::Path;
 
@@ -9,16 +9,14 @@ use serde::Serialize;
 
 use super::{Format, FormatArgument, Outcome, output};
 use crate::cluster::database::{Connection, Database, DatabaseError};
-use crate::cluster::import::{self, ImportError};
 use crate::cluster::schema::{self, Made, SCHEMA};
 use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::status::{Answering, ClusterStatus, Node, SyncStandby, look};
 use crate::config::check::load;
 use crate::config::{Cluster, Standby};
-use crate::metrics::Metrics;
-use crate::spool::Sizes;
-use crate::spool::store::LogStore;
 use crate::time::UnixTime;
+
+mod moves;
 
 /// So much of a configuration's digest is shown to people.
 const DIGEST: usize = 12;
@@ -29,6 +27,8 @@ pub(super) enum ClusterCommand {
     Init,
     /// Move what waits in this node's own spool into the shared queue; the server has to be down
     Import,
+    /// Move all mail of the shared queue into this node's own spool; all servers have to be down
+    Export,
     /// The nodes, their mail, and the database with its standby
     Status {
         #[command(flatten)]
@@ -50,11 +50,19 @@ pub(super) async fn cluster(config: &Path, command: ClusterCommand) -> anyhow::R
     })?;
     let database = Database::new(&cluster).map_err(|error| anyhow!("[cluster] database: {error}"))?;
     let done = async {
-        let connection = database.connect().await?;
         match command {
-            ClusterCommand::Init => init(&connection, &cluster).await,
-            ClusterCommand::Import => import(&connection, &cluster, &state_dir).await,
-            ClusterCommand::Status { output: FormatArgument { format } } => status(&connection, &cluster, format).await,
+            ClusterCommand::Init => init(&database.connect().await?, &cluster).await,
+            ClusterCommand::Import => {
+                moves::as_owner(&state_dir)?;
+                moves::import(&database.connect().await?, &cluster, &state_dir).await
+            }
+            ClusterCommand::Export => {
+                moves::as_owner(&state_dir)?;
+                moves::export(&database, &state_dir).await
+            }
+            ClusterCommand::Status { output: FormatArgument { format } } => {
+                status(&database.connect().await?, &cluster, format).await
+            }
         }
     };
     done.await.map_err(|error: CommandError| match error {
@@ -110,31 +118,6 @@ async fn refuse_without_standby(connection: &Connection) -> Result<(), DatabaseE
         None => Ok(()),
         Some(missing) => Err(DatabaseError::Unfit(missing.to_string())),
     }
-}
-
-async fn import(connection: &Connection, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
-    schema::check(connection).await?;
-    settings::check(connection).await?;
-    if cluster.standby == Standby::Required && !has_standby_names(connection).await? {
-        let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
-        return Err(DatabaseError::Unfit(text.into()).into());
-    }
-    refuse_without_standby(connection).await?;
-    let folder = state_dir.join("spool");
-    if !folder.is_dir() {
-        let text = format!("there is no spool in {}: nothing to move", folder.display());
-        return Err(anyhow!(text).into());
-    }
-    let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let moved = import::import(connection, &cluster.node, &folder, &spool).await.map_err(|error| match error {
-        ImportError::Database(error) => CommandError::Database(error),
-        other => anyhow!("{other}; what is there already stays, and the same command goes on").into(),
-    })?;
-    output::text(&format!(
-        "{moved} messages are in the shared queue now, and the nodes take them over within seconds; the node's own \
-         spool is not used any more\n"
-    ));
-    Ok(Outcome::Done)
 }
 
 /// For scripts.
@@ -207,6 +190,12 @@ fn text(status: &ClusterStatus, problems: &[String], now: UnixTime) -> String {
         "\nwaiting to be taken over: {} messages of no running node\n",
         status.waiting_to_be_taken_over
     ));
+    if status.being_moved > 0 {
+        text.push_str(&format!(
+            "being moved: {} messages of an import or export that has not ended\n",
+            status.being_moved
+        ));
+    }
     problems.iter().for_each(|problem| text.push_str(&format!("problem: {problem}\n")));
     text
 }
@@ -248,7 +237,7 @@ mod tests {
             synchronous_standby: SyncStandby::Connected,
         };
         let nodes = vec![node(0, "0123456789abcdef"), node(1, "0123456789abcdef")];
-        ClusterStatus { schema: 1, database, nodes, waiting_to_be_taken_over: 4 }
+        ClusterStatus { schema: 1, database, nodes, waiting_to_be_taken_over: 4, being_moved: 0 }
     }
 
     #[test]
@@ -307,12 +296,14 @@ mod tests {
     fn it_is_read_in_one_look() {
         let mut status = well();
         stop(&mut status.nodes[1..]);
+        status.being_moved = 2;
         let expected = "database at 10.0.0.7:5432: timeline 2, schema 1\n\
              synchronous standby: connected; synchronous_standby_names = \"db2\"\n\n\
              node  name  epoch        since  version  configuration  messages\n\
              0     mx0   7            5m     0.1.0    0123456789ab   3\n\
              1     mx1   not running\n\n\
              waiting to be taken over: 4 messages of no running node\n\
+             being moved: 2 messages of an import or export that has not ended\n\
              problem: one\n";
         assert_eq!(text(&status, &["one".to_owned()], UnixTime(400)), expected);
     }

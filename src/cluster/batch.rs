@@ -312,13 +312,13 @@ fn applied(rows: &[Row], changes: &[Change]) -> Result<Applied, DatabaseError> {
     Ok(applied)
 }
 
-/// An entry as its row has it.
+/// An entry as its row has it, in any format that the node's own spool reads as well. What is written is always in the
+/// current one.
 ///
 /// # Errors
 /// [`DatabaseError::Unfit`]: another version wrote it.
 pub fn entry(format: i16, bytes: &[u8]) -> Result<Entry, DatabaseError> {
-    let entry = Entry::from_bytes(bytes).filter(|_| format.cast_unsigned() == FORMAT);
-    entry
+    Entry::read(format.cast_unsigned(), bytes)
         .ok_or_else(|| DatabaseError::Unfit(format!("a message is in format {format}, which this version cannot read")))
 }
 
@@ -389,8 +389,9 @@ pub async fn delivered_after_all(connection: &Connection, changes: &[Change]) ->
     let statement = "SELECT id, format, entry FROM fingerpost.queue WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
     let rows = client.query(statement, &[&ids]).await?;
     let Applied { ids, entries, finished } = applied(&rows, &changes)?;
+    let statement = "UPDATE fingerpost.queue SET format = $1, entry = $2 WHERE id = $3";
     for (id, entry) in ids.iter().zip(&entries) {
-        client.execute("UPDATE fingerpost.queue SET entry = $2 WHERE id = $1", &[id, entry]).await?;
+        client.execute(statement, &[&FORMAT.cast_signed(), entry, id]).await?;
     }
     client.execute("DELETE FROM fingerpost.queue WHERE id = ANY ($1)", &[&finished]).await?;
     client.execute("DELETE FROM fingerpost.body WHERE id = ANY ($1)", &[&finished]).await?;

@@ -23,6 +23,8 @@ use crate::time::QueueTime;
 pub const BEAT: Duration = Duration::from_secs(5);
 /// Who has seen no beat of a node for so long may end its epoch.
 pub const SILENT: Duration = Duration::from_secs(30);
+/// How often a node is looked at while it is watched.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// No queued message is sent to its end later than this after the last acknowledged heartbeat was sent.
 const SEND_WITHIN: Duration = Duration::from_secs(20);
 /// The number of a node that has not lived for so long, and whose mail is gone, is for the next new name.
@@ -256,7 +258,7 @@ async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -
     };
     let (first, began) = (beats().await?, Instant::now());
     while began.elapsed() < patience {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(LOOK).await;
         match beats().await? {
             None => return Ok(false), // somebody ended it
             now if now != first => return Ok(true),

@@ -9,12 +9,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::message::queue_id::QueueId;
+use crate::message::queue_id::{CLUSTERED, QueueId};
 
 /// The largest node number.
 pub const MOST_NODES: u32 = (1 << 10) - 1;
-
-const CLUSTERED: u64 = 1 << 62;
 
 /// Gives out a node's ids.
 #[derive(Debug)]

@@ -9,58 +9,42 @@ use std::io;
 use std::path::Path;
 
 use super::contents::PIECE;
-use super::database::{Connection, DatabaseError, random};
+use super::database::Connection;
 use super::epoch;
 use super::ids::to_sql;
+use super::moving::{self, MOST, MoveError, OCTETS, epoch_of};
 use crate::message::queue_id::QueueId;
-use crate::spool::entry::{Entry, RecipientState};
+use crate::spool::entry::Entry;
 use crate::spool::header::FORMAT;
 use crate::spool::moved::{Moved, State};
-use crate::spool::{Spool, SpoolError, Stored};
+use crate::spool::{Spool, Stored};
 use crate::time::QueueTime;
-
-/// The most messages, and octets of them, in one transaction.
-const MOST: usize = 200;
-const OCTETS: u64 = 8 << 20;
-
-/// Where mail of no node waits for the next sweep.
-const NOBODYS: i64 = 0;
-
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// A message cannot be moved as it is; nothing is lost.
-    #[error("message {0}: {1}")]
-    Message(QueueId, String),
-}
 
 /// Moves everything that waits in `spool`, whose folder is `folder`, and marks it. `node`: the name of this node.
 /// Returns how many messages are in the database by it.
 ///
 /// # Errors
-/// [`ImportError`]. The spool may be marked as begun: the same again goes on.
-pub async fn import(connection: &Connection, node: &str, folder: &Path, spool: &dyn Spool) -> Result<u64, ImportError> {
-    let client = connection.client();
+/// [`MoveError`]. The spool may be marked as begun: the same again goes on.
+pub async fn import(connection: &Connection, node: &str, folder: &Path, spool: &dyn Spool) -> Result<u64, MoveError> {
     let moved = match Moved::read(folder)? {
+        Some(Moved { state: State::Emptying | State::Exporting, .. }) => {
+            let text = "mail is being moved from the database to this node's own spool: first run `fingerpost cluster \
+                 export` again until it says that all is here";
+            return Err(MoveError::Refused(text.into()));
+        }
         Some(moved) => moved,
-        None => Moved { number: u64::from_le_bytes(random()?), state: State::Begun },
+        None => Moved { number: moving::new_number()?, state: State::Importing },
     };
     moved.write(folder)?;
-    let epoch = -((moved.number >> 2).cast_signed() | 1);
-    if moved.state == State::Begun {
-        let age: i64 = asked(client.query_one("SELECT age FROM fingerpost.installation", &[]).await)?.get(0);
+    let epoch = epoch_of(moved.number);
+    if moved.state == State::Importing {
+        let client = connection.client();
+        let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
         let (node, age) = (epoch::node(connection, node).await?, QueueTime(age.unsigned_abs()));
         Target { connection, epoch, node, age }.everything(spool).await?;
-        Moved { state: State::Done, ..moved }.write(folder)?;
+        Moved { state: State::Imported, ..moved }.write(folder)?;
     }
-    let warnings = connection.warnings();
-    let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE epoch = $2";
-    let given = asked(client.execute(statement, &[&NOBODYS, &epoch]).await)?;
-    confirmed(connection, warnings)?;
-    Ok(given)
+    moving::give_to_nodes(connection, epoch).await
 }
 
 /// Where a move's messages go.
@@ -74,7 +58,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    async fn everything(&self, spool: &dyn Spool) -> Result<(), ImportError> {
+    async fn everything(&self, spool: &dyn Spool) -> Result<(), MoveError> {
         let mut after = None;
         loop {
             let ids = spool.ids_after(after, MOST);
@@ -96,25 +80,25 @@ impl Target<'_> {
     }
 
     /// One transaction.
-    async fn write(&self, spool: &dyn Spool, messages: Vec<Entry>) -> Result<(), ImportError> {
-        let client = self.connection.client();
-        asked(client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on").await)?;
-        for entry in messages {
-            let (id, content) = (entry.id, spool.open(entry.id)?);
-            self.message(self.as_there(entry, spool.queue_time()), &content).await.map_err(|error| match error {
-                ImportError::Message(_, why) => ImportError::Message(id, why),
-                other => other,
-            })?;
-        }
-        let warnings = self.connection.warnings();
-        asked(client.batch_execute("COMMIT").await)?;
-        Ok(confirmed(self.connection, warnings)?)
+    async fn write(&self, spool: &dyn Spool, messages: Vec<Entry>) -> Result<(), MoveError> {
+        let written = async {
+            for entry in messages {
+                let (id, content) = (entry.id, spool.open(entry.id)?);
+                let written = self.message(self.as_there(entry, spool.queue_time()), &content).await;
+                written.map_err(|error| match error {
+                    MoveError::Message(_, why) => MoveError::Message(id, why),
+                    other => other,
+                })?;
+            }
+            Ok(())
+        };
+        moving::transaction(self.connection, written).await
     }
 
     /// Writes one message, unless it is there already.
-    async fn message(&self, entry: Entry, content: &Stored) -> Result<(), ImportError> {
+    async fn message(&self, entry: Entry, content: &Stored) -> Result<(), MoveError> {
         let client = self.connection.client();
-        let wrong = |why: String| ImportError::Message(entry.id, why);
+        let wrong = |why: String| MoveError::Message(entry.id, why);
         let damaged = |error: io::Error| {
             wrong(format!(
                 "its content cannot be read as it was written ({error}): start without [cluster] and drop it"
@@ -125,9 +109,9 @@ impl Target<'_> {
         let (id, format) = (to_sql(entry.id), FORMAT.cast_signed());
         let statement = "INSERT INTO fingerpost.queue (id, epoch, format, entry, sum) VALUES ($1, $2, $3, $4, 0) \
              ON CONFLICT (id) DO NOTHING";
-        if asked(client.execute(statement, &[&id, &self.epoch, &format, &bytes]).await)? == 0 {
+        if client.execute(statement, &[&id, &self.epoch, &format, &bytes]).await? == 0 {
             let statement = "SELECT 1 FROM fingerpost.queue WHERE id = $1 AND epoch = $2";
-            let ours = asked(client.query_opt(statement, &[&id, &self.epoch]).await)?;
+            let ours = client.query_opt(statement, &[&id, &self.epoch]).await?;
             let taken = || wrong("another node's message has its id: run it again when that is delivered".to_owned());
             return ours.map(drop).ok_or_else(taken);
         }
@@ -135,37 +119,21 @@ impl Target<'_> {
         while let Some(piece) = pieces.next(PIECE).await.map_err(damaged)? {
             sum = crc32c::crc32c_append(sum, &piece);
             let statement = "INSERT INTO fingerpost.body (id, piece, content) VALUES ($1, $2, $3)";
-            asked(client.execute(statement, &[&id, &number, &&*piece]).await)?;
+            client.execute(statement, &[&id, &number, &&*piece]).await?;
             number += 1;
         }
         let statement = "UPDATE fingerpost.queue SET sum = $2 WHERE id = $1";
-        asked(client.execute(statement, &[&id, &i64::from(sum)]).await)?;
+        client.execute(statement, &[&id, &i64::from(sum)]).await?;
         Ok(())
     }
 
     /// The message as the database has it: as old as it is here, now, by the time of the queue there; with this node's
-    /// number in its id, as two nodes may have given out one.
+    /// number in its id, as two nodes may have given out one. An id that a cluster gave out has one already.
     fn as_there(&self, mut entry: Entry, now: QueueTime) -> Entry {
-        let there = |at: QueueTime| QueueTime(self.age.0.saturating_sub(now.since(at).as_secs()));
-        entry.queued_at = there(entry.queued_at);
-        let waiting = entry.recipients.iter_mut().filter_map(|queued| match &mut queued.state {
-            RecipientState::Waiting(waiting) => waiting.ages_from.as_mut(),
-            RecipientState::Held(_) | RecipientState::Done(_) => None,
-        });
-        waiting.for_each(|from| *from = there(*from));
-        entry.id = QueueId(entry.id.0 + (u64::from(self.node.unsigned_abs()) << 10));
+        moving::as_old(&mut entry, now, self.age);
+        if !entry.id.is_clustered() {
+            entry.id = QueueId(entry.id.0 + (u64::from(self.node.unsigned_abs()) << 10));
+        }
         entry
     }
-}
-
-fn asked<T>(answer: Result<T, tokio_postgres::Error>) -> Result<T, DatabaseError> {
-    answer.map_err(DatabaseError::from)
-}
-
-/// A wait for the standby that is cancelled ends with a warning.
-fn confirmed(connection: &Connection, warnings: u64) -> Result<(), DatabaseError> {
-    if connection.warnings() == warnings {
-        return Ok(());
-    }
-    Err(DatabaseError::Away("the standby did not confirm a transaction: run it again".into()))
 }

@@ -160,6 +160,7 @@ impl ClusterSpool {
             ended: AtomicBool::new(false),
         });
         metrics.cluster_without_standby.with_label_values::<&str>(&[]).set(0);
+        metrics.spool_damaged_contents.with_label_values::<&str>(&[]);
         let readers = cluster.connections.saturating_sub(OWN_CONNECTIONS).max(1);
         let pool = Arc::new(Pool::new(database.clone(), readers));
         let (jobs, to_commit) = unbounded_channel();
@@ -372,7 +373,15 @@ impl Spool for ClusterSpool {
             return Err(SpoolError::Io(format!("{id} is not a message of this node")));
         };
         let remote = Remote { id, pool: self.pool.clone(), handle: self.handle.clone() };
-        Ok(Stored::elsewhere(Arc::new(remote), owned.size, owned.sum))
+        let stored = Stored::elsewhere(Arc::new(remote), owned.size, owned.sum);
+        Ok(if mail.own.is_damaged(id) { stored.known_as_damaged() } else { stored })
+    }
+
+    fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        if self.shared.mail.lock().own.found_damaged(entry.id) {
+            self.shared.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
+            self.folder.keep_damaged(entry, content);
+        }
     }
 
     fn condition(&self) -> Condition {

@@ -1,7 +1,7 @@
 //! What a node has in memory of the mail that it owns: where each message stands and how long it is, not its envelope.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{Change, Entry, RecipientState};
@@ -12,6 +12,8 @@ pub struct OwnMail {
     messages: BTreeMap<QueueId, Owned>,
     /// The open recipients of messages that have one at position 32 or above.
     crowds: BTreeMap<QueueId, Vec<u32>>,
+    /// Those whose content was found damaged.
+    damaged: BTreeSet<QueueId>,
 }
 
 /// A live message of this node.
@@ -48,6 +50,7 @@ impl OwnMail {
         self.crowds.remove(&id);
         if open.is_empty() {
             self.messages.remove(&id);
+            self.damaged.remove(&id);
         } else if let Some(owned) = self.messages.get_mut(&id) {
             let bits = open.iter().map(|at| 1u32.checked_shl(*at));
             owned.open = bits.sum::<Option<u32>>().unwrap_or_default();
@@ -67,6 +70,17 @@ impl OwnMail {
             let open = self.open(entry.id).into_iter().filter(|at| !is_done(at)).collect();
             self.set_open(entry.id, open);
         }
+    }
+
+    /// A message's content was found damaged; returns whether that is new.
+    pub fn found_damaged(&mut self, id: QueueId) -> bool {
+        self.messages.contains_key(&id) && self.damaged.insert(id)
+    }
+
+    /// Whether its content was found damaged.
+    #[must_use]
+    pub fn is_damaged(&self, id: QueueId) -> bool {
+        self.damaged.contains(&id)
     }
 
     pub fn remove(&mut self, id: QueueId) {

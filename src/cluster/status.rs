@@ -15,6 +15,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<Node>,
     /// Messages that belong to no living epoch: the next sweep of a node takes them over.
     pub waiting_to_be_taken_over: u64,
+    /// Messages of an import or export that has not ended.
+    pub being_moved: u64,
 }
 
 /// The server that answered, which takes writes.
@@ -85,11 +87,12 @@ pub async fn look(connection: &Connection) -> Result<ClusterStatus, DatabaseErro
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let database = answering(connection).await?;
     let nodes = nodes(connection).await?;
-    let statement = "SELECT count(*) FROM fingerpost.queue \
+    let statement = "SELECT count(*) FILTER (WHERE epoch >= 0), count(*) FILTER (WHERE epoch < 0) FROM fingerpost.queue \
          WHERE epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
-    let waiting: i64 = client.query_one(statement, &[]).await?.get(0);
+    let row = client.query_one(statement, &[]).await?;
+    let [waiting, moved] = [0, 1].map(|at| row.get::<_, i64>(at).unsigned_abs());
     client.batch_execute("COMMIT").await?;
-    Ok(ClusterStatus { schema, database, nodes, waiting_to_be_taken_over: waiting.unsigned_abs() })
+    Ok(ClusterStatus { schema, database, nodes, waiting_to_be_taken_over: waiting, being_moved: moved })
 }
 
 /// The server that answers, and its standby.

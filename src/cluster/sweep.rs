@@ -13,17 +13,21 @@ use super::epoch::{self, BEAT, SILENT};
 use super::ids::from_sql;
 use super::spool::{EndsWith, Shared};
 use crate::spool::entry::outline::Outlines;
+use crate::spool::header::{FORMAT, OLDEST};
 
 /// The most messages that are taken over in one transaction.
 const MOST: i64 = 500;
 /// The epochs of queued messages that have ended, each found with one step into the index `queue_of_epoch`. Those below 0
-/// are imports that go on.
+/// are moves that go on.
 const GONE: &str = "WITH RECURSIVE has (epoch) AS ( \
         (SELECT epoch FROM fingerpost.queue WHERE epoch >= 0 ORDER BY epoch LIMIT 1) \
         UNION ALL \
         SELECT (SELECT epoch FROM fingerpost.queue WHERE epoch > has.epoch ORDER BY epoch LIMIT 1) \
         FROM has WHERE has.epoch IS NOT NULL) \
      SELECT epoch FROM has WHERE epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
+
+/// The formats of messages that this version reads, the first and the last.
+const READ: [i16; 2] = [OLDEST.cast_signed(), FORMAT.cast_signed()];
 
 /// What this node has seen of another's heartbeats.
 struct Seen {
@@ -37,13 +41,25 @@ pub(super) struct Sweep {
     database: Database,
     adopted: UnboundedSender<Outlines>,
     seen: HashMap<i64, Seen>,
+    /// Epochs that have ended and had messages when the sweep looked last.
+    gone: Vec<i64>,
+    /// Messages of other formats that wait for a node of the version that wrote them: they have been told.
+    unread: HashSet<i64>,
     /// Rows of a transaction whose outcome is not known: they may be ours.
     in_doubt: Vec<Row>,
 }
 
 impl Sweep {
     pub(super) fn new(shared: Arc<Shared>, database: Database, adopted: UnboundedSender<Outlines>) -> Self {
-        Self { shared, database, adopted, seen: HashMap::new(), in_doubt: Vec::new() }
+        Self {
+            shared,
+            database,
+            adopted,
+            seen: HashMap::new(),
+            gone: Vec::new(),
+            unread: HashSet::new(),
+            in_doubt: Vec::new(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -65,6 +81,7 @@ impl Sweep {
                 let swept = async {
                     self.watch(&open).await?;
                     self.take_over(&open).await?;
+                    self.name_unread(&open).await?;
                     clean(&open).await
                 };
                 open.while_believed(swept).await?;
@@ -104,8 +121,8 @@ impl Sweep {
     async fn take_over(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
         self.settle(connection).await?;
         // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile.
-        let rows = connection.client().query(GONE, &[]).await?;
-        for epoch in rows.iter().map(|row| row.get::<_, i64>(0)) {
+        self.gone = connection.client().query(GONE, &[]).await?.iter().map(|row| row.get(0)).collect();
+        for epoch in self.gone.clone() {
             let mut after = Some(i64::MIN);
             while let Some(id) = after {
                 after = self.take_some(connection, epoch, id).await?;
@@ -125,11 +142,12 @@ impl Sweep {
             client.batch_execute("ROLLBACK").await?;
             return Err(DatabaseError::Ended);
         }
+        // What another version wrote is for a node of that version.
         let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE id IN ( \
-                SELECT id FROM fingerpost.queue WHERE epoch = $2 AND id > $3 ORDER BY id LIMIT $4 \
-                FOR UPDATE SKIP LOCKED) \
+                SELECT id FROM fingerpost.queue WHERE epoch = $2 AND id > $3 AND format BETWEEN $5 AND $6 \
+                ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED) \
              RETURNING id, format, entry, sum";
-        self.in_doubt = client.query(statement, &[&mine, &gone, &id, &MOST]).await?;
+        self.in_doubt = client.query(statement, &[&mine, &gone, &id, &MOST, &READ[0], &READ[1]]).await?;
         let warnings = connection.warnings();
         client.batch_execute("COMMIT").await?;
         if connection.warnings() != warnings {
@@ -139,6 +157,22 @@ impl Sweep {
         self.adopt(&rows);
         let last = rows.iter().map(|row| row.get::<_, i64>(0)).max();
         Ok(last.filter(|_| rows.len() == usize::try_from(MOST).unwrap_or_default()))
+    }
+
+    /// Names messages that no node of this version can take over, once each.
+    async fn name_unread(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        let statement = "SELECT id, format FROM fingerpost.queue \
+             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 ORDER BY id";
+        let rows = match self.gone.is_empty() {
+            true => Vec::new(),
+            false => connection.client().query(statement, &[&self.gone, &READ[0], &READ[1]]).await?,
+        };
+        for row in rows.iter().filter(|row| !self.unread.contains(&row.get(0))) {
+            let (queue_id, format) = (from_sql(row.get(0)), row.get::<_, i16>(1));
+            tracing::error!(alert = true, %queue_id, format, "a message cannot be read: it stays in the database");
+        }
+        self.unread = rows.iter().map(|row| row.get(0)).collect();
+        Ok(())
     }
 
     /// Adopts what a transaction took over whose outcome was not known: the rows that are ours now. Waits for it if it is

@@ -11,7 +11,16 @@ use crate::time::UnixTime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct QueueId(pub u64);
 
+/// Set in the ids that nodes with one queue give out (`cluster::ids`), clear in those of a node's own spool.
+pub const CLUSTERED: u64 = 1 << 62;
+
 impl QueueId {
+    /// Whether nodes with one queue gave it out. It is higher than every id of a node's own spool, whenever that is made.
+    #[must_use]
+    pub fn is_clustered(self) -> bool {
+        self.0 & CLUSTERED != 0
+    }
+
     /// When it was made, by the wall clock at that time: the id begins with milliseconds since 1970, in 42 bits.
     #[must_use]
     pub fn made_at(self) -> UnixTime {

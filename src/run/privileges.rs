@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
@@ -54,6 +55,26 @@ pub(super) fn give_up<T>(
     become_user(&user).map_err(|error| format!("cannot become user `{name}`: {error}"))?;
     tracing::info!(user = name, "no longer root");
     Ok(Some(bound))
+}
+
+/// As root, becomes the user who has this folder, for good: what a command writes there is for a server that runs as
+/// that user. Else nothing changes.
+///
+/// # Errors
+/// The text says why it cannot.
+pub(crate) fn become_owner_of(folder: &Path) -> Result<(), String> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let told = |why: String| format!("cannot become the user who has {}: {why}", folder.display());
+    let metadata = std::fs::metadata(folder).map_err(|error| told(error.to_string()))?;
+    let owner = Uid::from_raw(metadata.uid());
+    if owner.is_root() {
+        return Ok(());
+    }
+    let user = User::from_uid(owner).map_err(|error| told(error.to_string()))?;
+    let user = user.ok_or_else(|| told(format!("there is no user {owner}; run the command as that user")))?;
+    become_user(&user).map_err(told)
 }
 
 /// The user of this name.

@@ -38,7 +38,7 @@ async fn own(folder: PathBuf, metrics: &Metrics) -> Result<LogStore, String> {
     opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Whether the mail of the node's own spool was moved to a cluster.
+/// Whether the mail of the node's own spool was moved to a cluster, or is being moved.
 ///
 /// # Errors
 /// With this configuration a start is refused; what to do.
@@ -46,16 +46,21 @@ pub(crate) fn look_at_mark(config: &Config) -> Result<Option<State>, String> {
     let folder = config.server.state_dir.join("spool");
     let mark = Moved::read(&folder).map_err(|error| error.to_string())?.map(|moved| moved.state);
     match (mark, &config.cluster) {
-        (Some(State::Begun), _) => {
+        (Some(State::Importing), _) => {
             Err("the mail in the node's own spool is being moved to the cluster's database: run \
              `fingerpost cluster import` again until it says that all is there"
                 .into())
         }
-        (Some(State::Done), None) => Err(format!(
-            "the mail in {0} was moved to a cluster's database and is the cluster's: start with [cluster]; or, to begin \
-             with an empty spool, move {0} away",
+        (Some(State::Emptying | State::Exporting), _) => {
+            Err("the mail in the cluster's database is being moved to the node's own spool: run \
+             `fingerpost cluster export` again until it is done, with [cluster] in the configuration"
+                .into())
+        }
+        (Some(State::Imported), None) => Err(format!(
+            "the mail in {0} was moved to a cluster's database and is the cluster's: start with [cluster]; or have all mail \
+             of the cluster moved here, with `fingerpost cluster export`; or, to begin with an empty spool, move {0} away",
             folder.display()
         )),
-        (Some(State::Done), Some(_)) | (None, _) => Ok(mark),
+        (Some(State::Imported), Some(_)) | (None, _) => Ok(mark),
     }
 }

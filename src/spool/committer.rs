@@ -229,7 +229,9 @@ impl Committer {
             keep(&mut job.what);
             if let What::Record(record, _) = job.what {
                 for (draft, entry) in record.accepted {
-                    self.last_id = self.last_id.max(entry.id);
+                    if !entry.id.is_clustered() {
+                        self.last_id = self.last_id.max(entry.id);
+                    }
                     if let Draft::Small { id, content } = draft {
                         state.fresh.keep(id, content, now);
                     }

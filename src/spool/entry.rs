@@ -48,10 +48,11 @@ impl Entry {
         postcard::to_allocvec(self)
     }
 
-    /// What [`Entry::to_bytes`] wrote; `None`: it is not that.
+    /// What [`Entry::to_bytes`] of some version wrote in this format; `None`: it is not that, or this version does not
+    /// read the format.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(entry, _)| entry)
+    pub fn read(format: u16, bytes: &[u8]) -> Option<Self> {
+        before::read(format, bytes)
     }
 
     /// For operators, beside a content that is kept for them: in `aside/` and with dead letters.

@@ -204,6 +204,28 @@ fn segments() {
     });
 }
 
+/// Rows of a queue that several nodes share have envelopes alone, in the same formats.
+#[test]
+fn envelopes_alone() {
+    for number in OLDEST..=FORMAT {
+        let path = format!("{}/tests/formats/spool-segment-{number}.seg", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(path).unwrap();
+        let header = Header::read(&bytes).unwrap();
+        let lengths = record::Lengths::read(header.mark, &bytes[header::LENGTH..]).unwrap();
+        // The head begins with the number of messages, and then the first one's envelope.
+        let head = &bytes[header::LENGTH + record::BEFORE..][..lengths.head];
+        let found = (2..head.len()).find_map(|end| Entry::read(number, &head[1..end]).map(|entry| (end, entry)));
+        let (end, entry) = found.unwrap();
+        if number > 2 {
+            assert_eq!(entry, entries(number)[0], "format {number}");
+        }
+        for other in [OLDEST - 1, FORMAT + 1, u16::MAX] {
+            assert_eq!(Entry::read(other, &head[1..end]), None, "format {other}");
+        }
+        assert_eq!(Entry::read(FORMAT, &entry.to_bytes().unwrap()), Some(entry));
+    }
+}
+
 #[test]
 fn checkpoints() {
     let format = Format { name: "spool-checkpoint", extension: "sum", oldest: OLDEST, current: FORMAT };

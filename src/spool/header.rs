@@ -26,7 +26,8 @@ pub struct Header {
     pub previous_end: u64,
     /// The first segment that is needed.
     pub first: u32,
-    /// The highest id so far; none up to it is used again, even if the clock goes back.
+    /// The highest id of this spool so far; none up to it is used again, even if the clock goes back. Ids that came
+    /// from a cluster do not count.
     pub last_id: QueueId,
     /// Marks its records.
     pub mark: Mark,
@@ -44,6 +45,12 @@ pub enum Unreadable {
 }
 
 impl Header {
+    /// Whether a message may have its record in an earlier segment.
+    #[must_use]
+    pub fn may_be_before(&self, id: QueueId) -> bool {
+        is_known_by(self.last_id, id)
+    }
+
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(LENGTH);
@@ -74,6 +81,13 @@ impl Header {
         let other = copies.iter().find(|copy| matches!(copy, Err(Unreadable::Format(_))));
         *good.or(other).unwrap_or(&Err(Unreadable::Damaged))
     }
+}
+
+/// Whether a message with this id may have been there when `last_id` was the highest id. Of those that came from a
+/// cluster nothing is known.
+#[must_use]
+pub fn is_known_by(last_id: QueueId, id: QueueId) -> bool {
+    id <= last_id || id.is_clustered()
 }
 
 fn read_copy(copy: &[u8]) -> Result<Header, Unreadable> {

@@ -1,5 +1,6 @@
-//! The mark of a spool whose mail is being moved, or was moved, to the database of a cluster: no server uses it any more.
-//! `fingerpost cluster import` writes it, a start reads it.
+//! The mark of a spool whose mail is, or was, moved to the database of a cluster or from there: no server uses it
+//! meanwhile. `fingerpost cluster import` and `export` write it, a start reads it. Docs: `cluster::import`,
+//! `cluster::export`.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -10,23 +11,36 @@ use super::layout::{failed, sync_folder};
 use crate::private;
 
 const FILE: &str = "moved";
-/// What the file begins with; the number is its format.
-const MAGIC: &str = "fingerpost moved 1";
+/// What the file begins with; the number is its format. Format 1 had imports only.
+const MAGIC: &str = "fingerpost moved 2";
+const MAGIC_1: &str = "fingerpost moved 1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
-    /// The move's number: its messages have it in the database until all are there.
+    /// The move's number: its messages have it in the database.
     pub number: u64,
     pub state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Some messages may be in the database.
-    Begun,
-    /// All are.
-    Done,
+    /// To the database: some messages may be there.
+    Importing,
+    /// To the database: all are there.
+    Imported,
+    /// From the database: nothing is here yet, and what was imported before is being dropped.
+    Emptying,
+    /// From the database: some messages may be here.
+    Exporting,
 }
+
+const STATES: [(State, &str); 4] = [
+    (State::Importing, "importing"),
+    (State::Imported, "imported"),
+    (State::Emptying, "emptying"),
+    (State::Exporting, "exporting"),
+];
+const STATES_1: [(State, &str); 2] = [(State::Importing, "begun"), (State::Imported, "done")];
 
 impl Moved {
     /// Reads the mark of a spool, if it has one.
@@ -59,27 +73,36 @@ impl Moved {
         sync_folder(spool)
     }
 
+    /// Makes a spool an ordinary one, durably.
+    ///
+    /// # Errors
+    /// The mark cannot be removed.
+    pub fn remove(spool: &Path) -> Result<(), SpoolError> {
+        let path = spool.join(FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("cannot remove", &path, &error)),
+            _ => {}
+        }
+        sync_folder(spool)
+    }
+
     fn text(self) -> String {
-        let state = match self.state {
-            State::Begun => "begun",
-            State::Done => "done",
-        };
-        format!("{MAGIC}\n{:016x}\n{state}\n", self.number)
+        let name = STATES.iter().find(|(state, _)| *state == self.state).map_or("", |(_, name)| name);
+        format!("{MAGIC}\n{:016x}\n{name}\n", self.number)
     }
 }
 
 fn parse(text: &str) -> Option<Moved> {
     let mut lines = text.lines();
-    if lines.next()? != MAGIC {
-        return None;
-    }
-    let number = u64::from_str_radix(lines.next()?, 16).ok()?;
-    let state = match lines.next()? {
-        "begun" => State::Begun,
-        "done" => State::Done,
+    let states: &[(State, &str)] = match lines.next()? {
+        MAGIC => &STATES,
+        MAGIC_1 => &STATES_1,
         _ => return None,
     };
-    Some(Moved { number, state })
+    let number = u64::from_str_radix(lines.next()?, 16).ok()?;
+    let said = lines.next()?;
+    let (state, _) = states.iter().find(|(_, name)| *name == said)?;
+    Some(Moved { number, state: *state })
 }
 
 #[cfg(test)]
@@ -91,20 +114,26 @@ mod tests {
     fn it_comes_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Moved::read(folder.path()).unwrap(), None);
-        for state in [State::Begun, State::Done] {
+        for (state, _) in STATES {
             let moved = Moved { number: 0x0123_4567_89ab_cdef, state };
             moved.write(folder.path()).unwrap();
             assert_eq!(Moved::read(folder.path()).unwrap(), Some(moved));
         }
-        fs::write(folder.path().join(FILE), "fingerpost moved 2\n").unwrap();
-        Moved::read(folder.path()).unwrap_err();
+        for text in ["fingerpost moved 3\n", "fingerpost moved 1\n07\nexporting\n", "fingerpost moved 2\n07\ndone\n"] {
+            fs::write(folder.path().join(FILE), text).unwrap();
+            Moved::read(folder.path()).unwrap_err();
+        }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        for _ in 0..2 {
+            Moved::remove(folder.path()).unwrap();
+            assert_eq!(Moved::read(folder.path()).unwrap(), None);
+        }
     }
 
     #[test]
     fn its_format() {
-        let moved = Moved { number: 7, state: State::Begun };
-        let format = Format { name: "spool-moved", extension: "txt", oldest: 1, current: 1 };
+        let moved = Moved { number: 7, state: State::Importing };
+        let format = Format { name: "spool-moved", extension: "txt", oldest: 1, current: 2 };
         format.check(moved.text().as_bytes(), |_, bytes| {
             assert_eq!(parse(std::str::from_utf8(bytes).unwrap()), Some(moved));
         });

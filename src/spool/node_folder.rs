@@ -1,12 +1,14 @@
-//! The folder of a node whose spool is elsewhere: large contents while they are being received, and the node's last
-//! epoch. One process has it at a time.
+//! The folder of a node whose spool is elsewhere: large contents while they are being received, the node's last epoch,
+//! and in `aside/` copies of damaged content. One process has it at a time.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
 
-use super::SpoolError;
 use super::draft::BlobDraft;
-use super::layout::{self, failed, make_folder, new_file, sync_folder};
+use super::entry::Entry;
+use super::layout::{self, Layout, failed, make_folder, new_file, sync_folder};
+use super::stored::Stored;
+use super::{SpoolError, quarantine};
 use crate::message::queue_id::QueueId;
 
 /// What the file of the epoch begins with; the number is its format.
@@ -42,6 +44,25 @@ impl NodeFolder {
         let path = self.folder.join("incoming").join(id.to_string());
         let file = new_file(&path).map_err(|e| failed("cannot make", &path, &e))?;
         Ok(BlobDraft::new(id, file, path))
+    }
+
+    /// Keeps what there is of a damaged content, and its envelope, for operators. Blocks.
+    pub fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        let layout = Layout::at(&self.folder);
+        let kept = make_folder(&layout.aside).and_then(|()| sync_folder(&self.folder));
+        let kept = kept.and_then(|()| match content.as_it_is() {
+            Ok(bytes) => {
+                quarantine::keep_message(&layout, entry, &bytes);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(queue_id = %entry.id, %error, "what there is of a damaged content cannot be read");
+                quarantine::keep_envelope(&layout, entry)
+            }
+        });
+        if let Err(error) = kept {
+            tracing::warn!("{error}");
+        }
     }
 
     /// The epoch of the process that had the folder before: it has ended.

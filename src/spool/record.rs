@@ -20,9 +20,8 @@ use memchr::memmem;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
-use super::entry::before::LoggedBefore;
+use super::entry::before::{self, LoggedBefore, Versioned};
 use super::entry::{Change, Entry};
-use super::header::FORMAT;
 
 /// Identifies the records of one segment.
 pub type Mark = [u8; 8];
@@ -176,24 +175,18 @@ impl Lengths {
         if head.len() != self.head || sum(words.as_flattened(), head) != self.sum {
             return Err(NotRead::Damaged);
         }
-        Logged::decode(format, head).ok_or(NotRead::Undecodable)
+        before::read(format, head).ok_or(NotRead::Undecodable)
     }
 }
 
-impl Logged<'static> {
-    /// Decodes a head, which must have no further bytes.
-    fn decode(format: u16, head: &[u8]) -> Option<Self> {
-        if format == FORMAT {
-            return whole(head);
-        }
-        let (accepted, changes) = whole::<LoggedBefore>(head)?.now();
+impl Versioned for Logged<'static> {
+    type Before = LoggedBefore;
+
+    fn now(before: LoggedBefore) -> Self {
+        let (accepted, changes) = before.now();
         let statement = |(entry, content)| Statement { entry: Cow::Owned(entry), content };
-        Some(Self { accepted: accepted.into_iter().map(statement).collect(), changes: changes.into() })
+        Self { accepted: accepted.into_iter().map(statement).collect(), changes: changes.into() }
     }
-}
-
-fn whole<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(read, _)| read)
 }
 
 /// The records of a segment, in order. An unreadable range ends where the next head can be read, or at the end.

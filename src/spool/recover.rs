@@ -87,8 +87,11 @@ pub(super) fn recover(layout: &Layout) -> Result<Recovered, SpoolError> {
 }
 
 impl Recovered {
+    /// An id of a cluster comes from a move; this spool gives none of those out.
     fn used(&mut self, id: QueueId) {
-        self.last_id = self.last_id.max(id);
+        if !id.is_clustered() {
+            self.last_id = self.last_id.max(id);
+        }
     }
 
     /// The existing segments and their headers.

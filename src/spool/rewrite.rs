@@ -4,7 +4,8 @@
 //!
 //! Needed are the records of live messages, changes of live messages, and outcomes of messages whose record may be in
 //! an earlier segment: without these, reading that segment would bring a finished message back. A message whose id is
-//! higher than all in earlier segments has no earlier record; its outcomes are dropped with its record.
+//! higher than all in earlier segments has no earlier record ([`Header::may_be_before`]); its outcomes are dropped with
+//! its record.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -115,7 +116,7 @@ fn is_change_needed(header: &Header, offset: u32, change: &Change, index: &Index
         (changed.segment, changed.offset) == (header.number, offset)
             && usize::try_from(changed.recipient) == Ok(change.recipient)
     };
-    (matches!(change.state, RecipientState::Done(_)) && change.id <= header.last_id)
+    (matches!(change.state, RecipientState::Done(_)) && header.may_be_before(change.id))
         || index.get(change.id).is_some_and(|kept| kept.changes.iter().any(is_it))
 }
 

@@ -87,7 +87,7 @@ impl Stored {
 
     /// Marks it as found damaged before.
     #[must_use]
-    pub(super) fn known_as_damaged(self) -> Self {
+    pub(crate) fn known_as_damaged(self) -> Self {
         self.is_damaged.store(true, Ordering::Relaxed);
         self
     }
@@ -186,15 +186,14 @@ impl Stored {
         self.begin(u64::MAX)
     }
 
-    /// All of it, even if the checksum is wrong. Blocks.
+    /// What there is of it, even if the checksum is wrong. Blocks.
     pub(super) fn as_it_is(&self) -> io::Result<Vec<u8>> {
         let mut content = vec![0; usize::try_from(self.size()).unwrap_or(usize::MAX)];
         match &self.source {
             Source::Memory(bytes) => content.copy_from_slice(bytes),
             Source::Range { file, from, .. } => file.read_exact_at(&mut content, *from)?,
             Source::Elsewhere { content: elsewhere, .. } => {
-                let bytes = elsewhere.piece_blocking(0, content.len())?;
-                content.get_mut(..bytes.len()).ok_or_else(ended)?.copy_from_slice(&bytes);
+                return Ok(elsewhere.piece_blocking(0, content.len())?.into());
             }
         }
         Ok(content)

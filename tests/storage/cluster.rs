@@ -20,6 +20,9 @@ use support::postgres::{self, Postgres};
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
 mod accepted;
+mod damaged;
+mod export;
+mod formats;
 mod import;
 mod limits;
 mod loops;

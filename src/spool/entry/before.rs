@@ -1,11 +1,14 @@
-//! Reads records of formats 2 and 3 into the current types. Pure; [`record`](super::super::record) calls it.
+//! Reads what was written in each format, as the current types. Pure; [`record`](super::super::record) calls it for the
+//! spool's log, [`Entry::read`] for rows of a shared queue.
 //!
+//! Formats 2 and 3 have types of their own here.
 //! They differ by a state that 2 never wrote. Neither has the queue's time: that started from the wall clock, so the
 //! wall-clock time of reception is used.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{Change, Content, Entry, HeldFor, Outcome, Queued, RecipientState, Waiting, Why};
 use crate::message::queue_id::QueueId;
@@ -13,11 +16,42 @@ use crate::message::stamp::Stamp;
 use crate::routing::verdict::Route;
 use crate::smtp::envelope::{Origin, RcptTo, Sender};
 use crate::smtp::reply::Reply;
+use crate::spool::header::{FORMAT, OLDEST};
 use crate::spool::record::Held as ContentPlace;
 use crate::time::{QueueTime, UnixTime};
 
 /// The text that marks in these formats a recipient that an operator dropped, among those held for a missing connector.
 const DROPPED_UNDER_WAY: &str = "dropped by an operator while it was being tried";
+
+/// Something that older versions wrote in other formats.
+pub(in crate::spool) trait Versioned: DeserializeOwned {
+    /// As formats 2 and 3 have it.
+    type Before: DeserializeOwned;
+
+    /// Converts it to the current types.
+    fn now(before: Self::Before) -> Self;
+}
+
+/// Reads all of `bytes`, in this format; `None`: they are not that, or this version does not read the format.
+pub(in crate::spool) fn read<T: Versioned>(format: u16, bytes: &[u8]) -> Option<T> {
+    match format {
+        FORMAT => whole(bytes),
+        OLDEST..FORMAT => whole(bytes).map(T::now),
+        _ => None,
+    }
+}
+
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(read, _)| read)
+}
+
+impl Versioned for Entry {
+    type Before = EntryBefore;
+
+    fn now(before: EntryBefore) -> Self {
+        before.now()
+    }
+}
 
 #[derive(Deserialize)]
 pub(in crate::spool) struct LoggedBefore {
@@ -26,7 +60,7 @@ pub(in crate::spool) struct LoggedBefore {
 }
 
 #[derive(Deserialize)]
-struct EntryBefore {
+pub(in crate::spool) struct EntryBefore {
     id: QueueId,
     received_at: UnixTime,
     origin: Origin,

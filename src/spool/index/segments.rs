@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::header::is_known_by;
 use super::Sizes;
 use crate::message::queue_id::QueueId;
 
@@ -23,7 +24,7 @@ struct Segment {
     changes: u32,
     /// Outcomes of messages that may be in earlier segments.
     outcomes: u32,
-    /// The highest id in earlier segments.
+    /// The highest id in earlier segments, but for those that came from a cluster.
     last_id: QueueId,
     /// Whether its file has to stay although the index has its content elsewhere.
     is_held: bool,
@@ -109,7 +110,7 @@ impl Segments {
     /// An outcome of a recipient of this message is in the segment.
     pub(super) fn add_outcome(&mut self, segment: u32, id: QueueId) {
         if let Some(segment) = self.0.get_mut(&segment)
-            && id <= segment.last_id
+            && is_known_by(segment.last_id, id)
         {
             segment.outcomes += 1;
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::*;
+use crate::message::queue_id::CLUSTERED;
 use crate::spool::entry::{HeldFor, Outcome};
 use crate::spool::record::Statement;
 use crate::spool::sample::entry;
@@ -174,12 +175,17 @@ fn what_is_sparse_is_rewritten_with_a_short_one_before_it() {
 fn outcomes_of_what_came_before_and_changes_of_what_waits_keep_a_segment() {
     let dense = (32_000, 29);
     let waits = || RecipientState::due(UnixTime(1));
-    let all =
-        [("stated in it", 999, done(), false), ("stated earlier", 9999, done(), true), ("it waits", 0, waits(), true)];
-    for (what, last_id, state, is_kept) in all {
+    let clustered = CLUSTERED | 5000;
+    let all = [
+        ("stated in it", 999, 5000, done(), false),
+        ("stated earlier", 9999, 5000, done(), true),
+        ("it waits", 0, 5000, waits(), true),
+        ("it came from a cluster", 999, clustered, done(), true),
+    ];
+    for (what, last_id, first, state, is_kept) in all {
         let mut index = log(&[dense, (32_000, 0), dense, (10, 0)]);
         index.segments.begin(2, QueueId(last_id));
-        for id in 5000..5200 {
+        for id in first..first + 200 {
             index.apply(&accepted(&[id], 10), spot(1, 0));
             (0..2).for_each(|recipient| drop(index.apply(&changed(id, recipient, state.clone()), spot(2, 0))));
         }

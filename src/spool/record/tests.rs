@@ -3,6 +3,7 @@
 use super::*;
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{HeldFor, RecipientState};
+use crate::spool::header::FORMAT;
 use crate::spool::sample::entry;
 use proptest::prelude::*;
 

@@ -1,6 +1,7 @@
 //! A node's own spool is moved into the database: each message once, whatever breaks off.
 
-use fingerpost::cluster::import::{ImportError, import};
+use fingerpost::cluster::import::import;
+use fingerpost::cluster::moving::MoveError;
 use fingerpost::spool::Sizes;
 use fingerpost::spool::moved::{Moved, State};
 use fingerpost::spool::store::LogStore;
@@ -11,7 +12,7 @@ use super::*;
 /// More than one transaction takes.
 const MESSAGES: usize = 450;
 
-async fn run(setup: &Setup, node: &str, spool: &Path) -> Result<u64, ImportError> {
+async fn run(setup: &Setup, node: &str, spool: &Path) -> Result<u64, MoveError> {
     let connection = Database::new(&setup.cluster(node, Standby::Required)).unwrap().connect().await.unwrap();
     let own = LogStore::open(spool, Sizes::default(), Metrics::new()).unwrap();
     import(&connection, node, spool, &own).await
@@ -54,13 +55,13 @@ async fn a_nodes_own_mail_is_moved_once_though_the_move_breaks_off() {
          CREATE TRIGGER refuse BEFORE INSERT ON fingerpost.queue FOR EACH ROW WHEN (NEW.id = {last}) \
          EXECUTE FUNCTION refuse()"
     ));
-    assert!(matches!(run(&setup, "zero", &first).await, Err(ImportError::Database(_))));
-    assert_eq!((setup.rows("queue"), Moved::read(&first).unwrap().unwrap().state), (400, State::Begun));
+    assert!(matches!(run(&setup, "zero", &first).await, Err(MoveError::Database(_))));
+    assert_eq!((setup.rows("queue"), Moved::read(&first).unwrap().unwrap().state), (400, State::Importing));
     tokio::time::sleep(fingerpost::cluster::epoch::BEAT + Duration::from_secs(1)).await; // a sweep
     assert_eq!(node.live_messages(), 0, "nobody takes over what is not moved as a whole");
     setup.primary.sql("DROP TRIGGER refuse ON fingerpost.queue");
     assert_eq!(run(&setup, "zero", &first).await.unwrap(), MESSAGES as u64);
-    assert_eq!(Moved::read(&first).unwrap().unwrap().state, State::Done);
+    assert_eq!(Moved::read(&first).unwrap().unwrap().state, State::Imported);
     eventually("it is taken over", Duration::from_secs(20), || node.live_messages() == MESSAGES).await;
     for (before, content) in &kept {
         let now = entry_of(&node, before.id).await.unwrap();
@@ -107,7 +108,7 @@ async fn a_spool_that_was_moved_is_not_used_again() {
     assert!(code == Some(2) && told.contains("move") && told.contains("start with [cluster]"), "{code:?} {told}");
     let (code, told) = said(&["check"]);
     assert!(code != Some(0) && told.contains("start with [cluster]"), "{code:?} {told}");
-    Moved { number: 1, state: State::Begun }.write(&spool).unwrap();
+    Moved { number: 1, state: State::Importing }.write(&spool).unwrap();
     write(&text);
     let (code, told) = said(&["run"]);
     assert!(code == Some(2) && told.contains("run `fingerpost cluster import` again"), "{code:?} {told}");

@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fingerpost::cluster::ids::Ids;
+use fingerpost::message::queue_id::QueueId;
 use fingerpost::spool::entry::{Entry, HeldFor, RecipientState};
 use fingerpost::spool::{Sizes, Spool};
 use fingerpost::time::UnixTime;
 
-use crate::spool_store::fixture::{accept, change, changed, commit, delivered, found, is_whole, open};
+use crate::spool_store::fixture::{
+    accept, accepted, change, changed, commit, content, delivered, entry, found, is_whole, open,
+};
 use crate::spool_store::model::size;
 
 const SIZES: Sizes = Sizes { segment: 64 << 10, slack: 512 << 10, reserve: 16 << 10 };
@@ -188,4 +192,33 @@ fn what_has_rotted_waits_as_it_is_and_stops_nobody() {
         serde_json::from_slice::<Entry>(&std::fs::read(aside(&format!("{}.json", rotten.id))).unwrap()).unwrap(),
         rotten
     );
+}
+
+/// Ids of a cluster are higher than all of a spool, whenever they come: that says nothing of where their records are.
+#[test]
+fn mail_that_came_from_a_cluster_stays_over_and_its_ids_are_given_to_nobody() {
+    let folder = scratch();
+    let spool = open(folder.path(), SIZES).unwrap();
+    let (ids, now) = (Ids::new(3, 0), UnixTime::now().0 * 1000);
+    let came: Vec<QueueId> = (0..12).map(|_| ids.next(now)).collect();
+    let mut waiting = Vec::new();
+    for id in &came {
+        let draft = spool.draft(*id, content(*id, 400)).unwrap();
+        commit(&*spool, accepted(vec![(draft, entry(*id, 400, 1))])).unwrap();
+        waiting.push(accept(&*spool, 4000, 1));
+    }
+    assert!(waiting.iter().all(|entry| !entry.id.is_clustered()));
+    pass(&*spool, 40);
+    came.iter().for_each(|id| commit(&*spool, changed(vec![delivered(*id, 0)])).unwrap());
+    // An id of its own, made when the clock was ahead; soon nothing of that message is left.
+    let ahead = QueueId((now + 3_600_000) << 20);
+    let draft = spool.draft(ahead, content(ahead, 400)).unwrap();
+    commit(&*spool, accepted(vec![(draft, entry(ahead, 400, 1))])).unwrap();
+    commit(&*spool, changed(vec![delivered(ahead, 0)])).unwrap();
+    pass(&*spool, 200);
+    drop(spool);
+    let spool = open(folder.path(), SIZES).unwrap();
+    assert_eq!(found(&*spool), waiting);
+    let next = spool.new_id();
+    assert!(!next.is_clustered() && next > ahead, "{next} {ahead}");
 }
