@@ -26,6 +26,7 @@ pub mod requests;
 pub mod schema;
 mod secrets;
 pub(crate) mod settings;
+mod shared;
 mod spool;
 pub mod state;
 pub mod status;

@@ -8,7 +8,7 @@ use super::database::{Connection, DatabaseError, Pool};
 use super::epoch::BEAT;
 use super::ids::from_sql;
 use super::living::{self, Living};
-use super::spool::Shared;
+use super::shared::Shared;
 use crate::time::UnixTime;
 
 /// How often the mail is counted: a whole index is read for it.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::batch::{self, Batch, Body, End, New, Replication, Settled, Statements};
 use super::database::{Connection, Database, DatabaseError};
-use super::spool::{EndsWith, Shared};
+use super::shared::{EndsWith, Shared};
 use crate::message::queue_id::QueueId;
 use crate::spool::condition::Takes;
 use crate::spool::entry::Record;

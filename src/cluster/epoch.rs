@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::database::{Connection, Database, DatabaseError};
 use super::ids::MOST_NODES;
 use super::living::{self, Living};
-use super::spool::Shared;
+use super::shared::Shared;
 use super::{ids::Ids, schema, settings};
 use crate::spool::condition::Takes;
 use crate::time::QueueTime;

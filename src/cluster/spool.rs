@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,15 +21,14 @@ use super::evidence::SharedAddresses;
 use super::ids::to_sql;
 use super::living::Living;
 use super::settings;
-use super::state::OwnMail;
+use super::shared::Shared;
 use super::sweep::Sweep;
 use super::unwritten::Unwritten;
-use crate::config::{Cluster, Standby};
+use crate::config::Cluster;
 use crate::message::queue_id::QueueId;
 use crate::metrics::Metrics;
 use crate::share::Share;
-use crate::spool::condition::{Condition, Takes};
-use crate::spool::content_cache::ContentCache;
+use crate::spool::condition::Condition;
 use crate::spool::entry::outline::Outlines;
 use crate::spool::entry::{Entry, Record};
 use crate::spool::{BlobDraft, Committed, Draft, NodeFolder, Spool, SpoolError, Stored};
@@ -49,60 +47,6 @@ const LEAVING: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections for committing, heartbeats, the sweep and addresses (two); the others read.
 const OWN_CONNECTIONS: usize = 5;
-
-/// What the tasks share.
-pub(super) struct Shared {
-    pub(super) epoch: Epoch,
-    pub(super) standby: Standby,
-    pub(super) metrics: Metrics,
-    pub(super) mail: Mutex<Mail>,
-    /// Large contents in the database whose messages were not accepted: the next transaction removes them.
-    pub(super) abandoned: Mutex<Vec<QueueId>>,
-    /// The digest of the configuration in force.
-    configuration: Mutex<String>,
-    condition: Condition,
-    ended: AtomicBool,
-}
-
-/// This node's mail.
-#[derive(Default)]
-pub(super) struct Mail {
-    pub(super) own: OwnMail,
-    pub(super) fresh: ContentCache,
-}
-
-impl Shared {
-    pub(super) fn takes(&self, takes: Takes) {
-        self.condition.set_takes(takes, &self.metrics);
-    }
-
-    pub(super) fn configuration(&self) -> String {
-        self.configuration.lock().clone()
-    }
-
-    pub(super) fn takes_records(&self) -> bool {
-        self.condition.takes_records()
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// The epoch has ended: the program has to start again, with a new one.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.takes(Takes::NothingMore(DatabaseError::Ended.to_string()));
-    }
-}
-
-/// Ends the node with the task that holds it, also when that panics.
-pub(super) struct EndsWith(pub(super) Arc<Shared>);
-
-impl Drop for EndsWith {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
 
 /// The spool of one node. Its tasks end with it.
 pub struct ClusterSpool {
@@ -149,16 +93,7 @@ impl ClusterSpool {
         folder.save_epoch(epoch.id)?;
         drop(connection);
         let database = database.of_epoch(epoch.id);
-        let shared = Arc::new(Shared {
-            epoch,
-            standby: cluster.standby,
-            metrics: metrics.clone(),
-            mail: Mutex::default(),
-            abandoned: Mutex::default(),
-            configuration: Mutex::new(configuration.to_owned()),
-            condition: Condition::default(),
-            ended: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(epoch, cluster.standby, configuration, metrics.clone()));
         metrics.cluster_without_standby.with_label_values::<&str>(&[]).set(0);
         metrics.spool_damaged_contents.with_label_values::<&str>(&[]);
         let readers = cluster.connections.saturating_sub(OWN_CONNECTIONS).max(1);

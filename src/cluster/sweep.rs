@@ -11,7 +11,7 @@ use super::batch;
 use super::database::{Connection, Database, DatabaseError};
 use super::epoch::{self, BEAT, SILENT};
 use super::ids::from_sql;
-use super::spool::{EndsWith, Shared};
+use super::shared::{EndsWith, Shared};
 use crate::spool::entry::outline::Outlines;
 use crate::spool::header::{FORMAT, OLDEST};
 
