@@ -16,6 +16,8 @@ use fingerpost::spool::entry::{Change, Entry, RecipientState, Record, Waiting};
 use fingerpost::spool::{Draft, Spool};
 use fingerpost::time::UnixTime;
 use support::postgres::{self, Postgres};
+use support::tables::{BASE_TABLES, send_connector};
+use support::test_node::TestNode;
 
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
@@ -319,6 +321,29 @@ async fn a_name_has_one_node() {
     let cluster = setup.cluster("a", Standby::Required);
     let error = ClusterSpool::open(&cluster, other.clone(), "digest", Metrics::new()).await.err().unwrap().to_string();
     assert!(error.contains("a name of its own"), "{error}");
+}
+
+/// It says at once what it waits for, and ends after a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_does_not_wait_for_ever_for_a_standby() {
+    let setup = Setup::start();
+    setup.init().await;
+    setup.primary.set("synchronous_standby_names", "absent");
+    let node = TestNode::prepare();
+    let tables = [
+        &BASE_TABLES.replace("[server]\n", "[server]\ninstallation = \"contoso\"\n"),
+        "[[receive_connector]]\nname = \"internet\"\nbind = [\"{smtp}\"]\n\n",
+        "[[accepted_domain]]\ndomain = \"contoso.com\"\ntype = \"external-relay\"\n\n",
+        &send_connector("primary", "127.0.0.2:9".parse().unwrap(), "address_spaces = [{ domain = \"contoso.com\" }]\n"),
+        &format!("[cluster]\ndatabase = \"{}\"\nnode = \"a\"\n", setup.cluster("a", Standby::Required).database),
+    ];
+    node.write("fingerpost.toml", &tables.concat());
+    let ran = tokio::task::spawn_blocking(move || node.run(&["run"])).await.unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let missing = "no standby of \"absent\" is connected, and commits wait for one";
+    let said: Vec<_> = told.lines().filter(|line| line.contains(missing)).collect();
+    assert!(ran.status.code() == Some(2) && said.len() == 2, "{told}");
+    assert!(said[0].contains("the start waits for it"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

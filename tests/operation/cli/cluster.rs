@@ -90,21 +90,6 @@ fn the_tables_are_made_and_nodes_are_seen() {
     a_standby_is_seen(&installation, &primary, folder.path());
 }
 
-/// It says at once what it waits for, and ends after a minute.
-#[test]
-fn a_start_does_not_wait_for_ever_for_a_standby() {
-    let folder = postgres::folder();
-    let primary = Postgres::primary(folder.path());
-    let installation = Installation::new();
-    installation.join(&primary.url(), "preferred");
-    assert_eq!(installation.run(&["cluster", "init"]).code, 0);
-    primary.set("synchronous_standby_names", "absent");
-    let ran = installation.run(&["run"]);
-    let missing = "no standby of \"absent\" is connected, and commits wait for one";
-    let said: Vec<_> = ran.err.lines().filter(|line| line.contains(missing)).collect();
-    assert!(ran.code == 2 && said.len() == 2 && said[0].contains("the start waits for it"), "{ran:?}");
-}
-
 /// A node that runs and has mail, another with another configuration, and the first one killed.
 fn nodes_are_seen(installation: &Installation, primary: &Postgres) {
     let server = installation.serve();
