@@ -175,7 +175,10 @@ fn has_gone(id: QueueId, node: &str) -> Refusal {
 }
 
 fn waits(id: QueueId) -> Refusal {
-    let text = format!("message {id} waits to be taken over: its node has ended. Ask again in a few seconds");
+    let text = format!(
+        "message {id} waits to be taken over: its node has ended. Ask again in a few seconds. If `fingerpost cluster status` \
+         says that messages are being moved, an import or export has it"
+    );
     failed(StatusCode::CONFLICT, text)
 }
 

@@ -269,6 +269,6 @@ fn so_does_a_question_that_goes_round() {
         let count = asked.load(Ordering::SeqCst);
         println!("{together} nodes: asked {count} times, {}", text.trim_end());
         assert!((500..600).contains(&code), "{text}");
-        assert!(count <= together, "asked {count} times over {together} nodes");
+        assert!((1..=together).contains(&count), "asked {count} times over {together} nodes");
     }
 }

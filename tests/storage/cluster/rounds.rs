@@ -82,7 +82,7 @@ fn run(rounds: &[Round]) {
         flows(&sent);
     });
     let drained = within(RECOVERY, || systems.queued() == Some(0));
-    let Counted { acknowledged, refused, unanswered, arrived, lost, misrouted, twice, unexplained, dots } =
+    let Counted { acknowledged, refused, unanswered, arrived, lost, misrouted, denied, twice, unexplained, dots } =
         count(&sent, &systems.two, &systems.doubts);
     println!(
         "{acknowledged} acknowledged, {refused} refused, {unanswered} unanswered, {arrived} arrived; {} lost, {} misrouted, \
@@ -93,7 +93,7 @@ fn run(rounds: &[Round]) {
     );
     assert!(lost.is_empty(), "lost: {lost:?}\n{}", systems.logs());
     assert!(drained, "{:?} are queued still\n{}", systems.queued(), systems.logs());
-    assert_eq!(misrouted, Vec::<String>::new());
+    assert_eq!((misrouted, denied), (Vec::<String>::new(), Vec::new()));
     // Per message, so that a copy too many here is not made up for by a dot there. No sender sends anything again, so a
     // client without a reply explains none.
     assert!(unexplained.is_empty(), "twice:\n{}\n{}", copies_of(&unexplained, &systems.two), systems.logs());

@@ -25,6 +25,8 @@ pub(super) struct Sent {
     refused: AtomicUsize,
     /// Messages without a reply to their end.
     unanswered: AtomicUsize,
+    /// Replies for good, of which there must be none: everybody exists.
+    denied: Mutex<Vec<String>>,
     is_over: AtomicBool,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn send(sender: usize, door: SocketAddr, sent: &Sent) {
             Some((0, _)) => {
                 sent.unanswered.fetch_add(1, Ordering::SeqCst);
             }
+            Some((code @ 500..=599, text)) => sent.denied.lock().push(format!("{token} to {to}: {code} {text}")),
             _ => {}
         }
     }
@@ -137,6 +140,8 @@ pub(super) struct Counted {
     pub(super) lost: Vec<String>,
     /// Arrived at the other organisation.
     pub(super) misrouted: Vec<String>,
+    /// Refused for good, though everybody exists.
+    pub(super) denied: Vec<String>,
     /// Copies beyond the first.
     pub(super) twice: usize,
     /// Messages with more copies than lives that ended with a dot of theirs without a durable outcome.
@@ -167,6 +172,7 @@ pub(super) fn count(sent: &Sent, two: &TwoSystems, doubts: &[Doubt]) -> Counted 
         arrived: copies.len(),
         lost: acknowledged.iter().filter(|token| !copies.contains_key(*token)).cloned().collect(),
         misrouted,
+        denied: sent.denied.lock().clone(),
         twice: copies.values().map(|copies| copies.len() - 1).sum(),
         unexplained: unexplained.map(|(token, _)| token.clone()).collect(),
         dots: copies.iter().map(|(token, copies)| in_doubt(token, copies)).sum(),
