@@ -3,11 +3,12 @@
 //! A move has a number, which stands in the spool's mark ([`Moved`]). While it goes on its messages belong to an epoch
 //! that nobody has, minus that number, and nobody takes them over; so a message that is there already is found, and left.
 //! When all are there the spool is marked as moved, and only then they belong to epoch 0, which has ended: the next sweep
-//! of any node takes them over.
+//! of any node takes them over. An import that is killed before that ends with the node's next start ([`finish`]).
 
 use std::io;
 use std::path::Path;
 
+use super::ClusterSpool;
 use super::contents::PIECE;
 use super::database::Connection;
 use super::epoch;
@@ -45,6 +46,25 @@ pub async fn import(connection: &Connection, node: &str, folder: &Path, spool: &
         Moved { state: State::Imported, ..moved }.write(folder)?;
     }
     moving::give_to_nodes(connection, epoch).await
+}
+
+/// Gives the nodes what an import of this node moved and marked, where it was killed before it did so itself.
+///
+/// # Errors
+/// [`MoveError`]; a start again goes on.
+pub async fn finish(joined: &ClusterSpool, mark: Moved) -> Result<(), MoveError> {
+    if mark.state != State::Imported {
+        return Ok(());
+    }
+    let connection = joined.database().connect().await?;
+    let given = moving::give_to_nodes(&connection, epoch_of(mark.number)).await?;
+    if given > 0 {
+        tracing::info!(
+            messages = given,
+            "the import of this node's own spool had not ended: its mail is the nodes' now"
+        );
+    }
+    Ok(())
 }
 
 /// Where a move's messages go.

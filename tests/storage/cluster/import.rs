@@ -6,11 +6,17 @@ use fingerpost::spool::Sizes;
 use fingerpost::spool::moved::{Moved, State};
 use fingerpost::spool::store::LogStore;
 use fingerpost::time::QueueTime;
+use support::test_node::TestNode;
 
 use super::*;
 
 /// More than one transaction takes.
 const MESSAGES: usize = 450;
+
+/// The epoch of an import's messages.
+fn epoch_of(number: u64) -> i64 {
+    -((number >> 2).cast_signed() | 1)
+}
 
 async fn run(setup: &Setup, node: &str, spool: &Path) -> Result<u64, MoveError> {
     let connection = Database::new(&setup.cluster(node, Standby::Required)).unwrap().connect().await.unwrap();
@@ -85,34 +91,42 @@ async fn a_nodes_own_mail_is_moved_once_though_the_move_breaks_off() {
     assert_eq!(setup.rows("queue"), 2 * MESSAGES - 1);
 }
 
+fn said(node: &TestNode, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = node.run(arguments);
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_was_moved_is_not_used_again() {
     let setup = Setup::start();
     setup.init().await;
-    let node = queue_commands::node(&setup, "n", std::net::SocketAddr::from(([127, 0, 0, 2], 25)));
+    let mut node = queue_commands::node(&setup, "n", std::net::SocketAddr::from(([127, 0, 0, 2], 25)));
     let text = std::fs::read_to_string(node.path("fingerpost.toml")).unwrap();
     let (alone, _) = text.split_once("[cluster]").unwrap();
-    let write = |text: &str| node.write("fingerpost.toml", text);
-    let said = |arguments: &[&str]| {
-        let output = node.run(arguments);
-        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
     let spool = node.path("state/spool");
     filled(&spool, 3).await;
-    let (code, told) = said(&["run"]);
+    let (code, told) = said(&node, &["run"]);
     assert!(code == Some(2) && told.contains("`fingerpost cluster import`"), "{code:?} {told}");
-    let (code, told) = said(&["cluster", "import"]);
+    let (code, told) = said(&node, &["cluster", "import"]);
     assert!(code == Some(0) && told.starts_with("3 messages are in the shared queue now"), "{code:?} {told}");
-    write(alone);
-    let (code, told) = said(&["run"]);
+    let number = Moved::read(&spool).unwrap().unwrap().number;
+    node.write("fingerpost.toml", alone);
+    let (code, told) = said(&node, &["run"]);
     assert!(code == Some(2) && told.contains("move") && told.contains("start with [cluster]"), "{code:?} {told}");
-    let (code, told) = said(&["check"]);
+    let (code, told) = said(&node, &["check"]);
     assert!(code != Some(0) && told.contains("start with [cluster]"), "{code:?} {told}");
     Moved { number: 1, state: State::Importing }.write(&spool).unwrap();
-    write(&text);
-    let (code, told) = said(&["run"]);
+    node.write("fingerpost.toml", &text);
+    let (code, told) = said(&node, &["run"]);
     assert!(code == Some(2) && told.contains("run `fingerpost cluster import` again"), "{code:?} {told}");
+    // As if the import had been killed before its last step: a start ends it.
+    Moved { number, state: State::Imported }.write(&spool).unwrap();
+    setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {}", epoch_of(number)));
+    node.start();
+    let left = "SELECT count(*) FROM fingerpost.queue WHERE epoch < 0";
+    eventually("it is the nodes'", Duration::from_secs(20), || setup.primary.sql(left) == "0").await;
+    node.stop();
     std::fs::remove_dir_all(&spool).unwrap();
-    let (code, told) = said(&["cluster", "import"]);
+    let (code, told) = said(&node, &["cluster", "import"]);
     assert!(code == Some(2) && told.contains("there is no spool"), "{code:?} {told}");
 }
