@@ -55,7 +55,7 @@ pub(super) async fn import(
     Ok(Outcome::Done)
 }
 
-pub(super) async fn export(database: &Database, state_dir: &Path) -> Result<Outcome, CommandError> {
+pub(super) async fn export(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
     let node = NodeFolder::open(state_dir.join("node")).map_err(anyhow::Error::from)?;
     database.timelines().keep_in(&node.file("timeline"));
     let connection = database.connect().await?;
@@ -64,16 +64,16 @@ pub(super) async fn export(database: &Database, state_dir: &Path) -> Result<Outc
     refuse_without_standby(&connection).await?;
     let folder = state_dir.join("spool");
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let silent = stopped::silent(&connection, node.epoch()).await?;
-    if !silent.is_empty() {
-        let names: Vec<&str> = silent.iter().map(|node| node.name.as_str()).collect();
+    let unended = stopped::unended(&connection, node.epoch(), &cluster.node).await?;
+    if !unended.is_empty() {
+        let names: Vec<&str> = unended.iter().map(|node| node.name.as_str()).collect();
         output::complain(&format!(
-            "these nodes did not leave the cluster: {}. Looking for {} s whether they still run",
+            "these nodes have not left the cluster: {}. Looking for {} s whether they run",
             names.join(", "),
             SILENT.as_secs()
         ));
     }
-    stopped::end(&connection, &silent).await?;
+    stopped::end(&connection, &unended).await?;
     let exported = export::export(database, &folder, &spool).await?;
     let here = spool.live_messages();
     drop(spool); // and with it the queue's time is saved

@@ -185,33 +185,31 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
     assert!(exported.damaged[1].why.contains("another message with this id"), "{:?}", exported.damaged);
 }
 
-/// A node whose session is not to be seen, because its machine's network is broken, shows with its heartbeats that it lives.
+/// Heartbeats tell: the session of a node may not be seen, and that of a machine that lost its power stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_a_session_that_beats_lives() {
+async fn a_node_lives_that_beats_and_not_one_that_has_a_session() {
     let setup = Setup::start();
     setup.init().await;
     drop(setup.node("cut off").await);
+    drop(setup.node("also cut off").await);
     let connection = setup.database().connect().await.unwrap();
-    let mut silent = Vec::new();
-    for _ in 0..100 {
-        match stopped::silent(&connection, None).await {
-            Ok(found) => {
-                silent = found;
-                break;
-            }
-            Err(error) => assert!(error.to_string().contains("nodes are running: cut off."), "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await; // its sessions end
-    }
-    assert_eq!(silent.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["cut off"]);
+    let unended = || stopped::unended(&connection, None, "n");
+    let found = unended().await.unwrap();
+    assert_eq!(found.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["also cut off", "cut off"]);
     setup.primary.sql("UPDATE fingerpost.heartbeat SET beats = beats + 1");
-    let refused = stopped::end(&connection, &silent).await.unwrap_err();
-    assert!(refused.to_string().contains("nodes are running: cut off."), "{refused}");
-    assert_eq!(setup.rows("epoch"), 1);
-    // Its state folder knows that its process has ended.
-    let mine = setup.primary.sql("SELECT id FROM fingerpost.epoch").parse().unwrap();
-    assert!(stopped::silent(&connection, Some(mine)).await.unwrap().is_empty());
+    let refused = stopped::end(&connection, &found).await.unwrap_err();
+    assert!(refused.to_string().contains("nodes are running: also cut off, cut off."), "{refused}");
+    assert_eq!(setup.rows("epoch"), 2);
+    // Its state folder knows that its process has ended, if it is its own.
+    let of = "SELECT e.id FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node WHERE n.name = 'cut off'";
+    let mine: i64 = setup.primary.sql(of).parse().unwrap();
+    assert_eq!(stopped::unended(&connection, Some(mine), "n").await.unwrap().len(), 2);
+    assert_eq!(stopped::unended(&connection, Some(mine), "cut off").await.unwrap().len(), 1);
+    let other: i64 = setup.primary.sql("SELECT id FROM fingerpost.epoch").parse().unwrap();
+    let session = setup.database().of_epoch(other).connect().await.unwrap();
+    stopped::end(&connection, &unended().await.unwrap()).await.unwrap();
     assert_eq!((setup.rows("epoch"), setup.rows("heartbeat")), (0, 0));
+    eventually("its session is ended", SOON, || session.is_closed()).await;
 }
 
 /// The mail that a spool still has after it was imported is the cluster's: it goes before anything comes back.
