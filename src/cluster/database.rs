@@ -80,6 +80,12 @@ impl DatabaseError {
         matches!(self, Self::Said { code, .. } if *code == SqlState::DISK_FULL)
     }
 
+    /// Whether it says that what it has stored is damaged: class XX.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Said { code, .. } if code.code().starts_with("XX"))
+    }
+
     /// Whether the role has no right to it.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {

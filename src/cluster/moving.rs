@@ -70,6 +70,13 @@ pub(super) async fn give_to_nodes(connection: &Connection, epoch: i64) -> Result
     transaction(connection, async { Ok(connection.client().execute(statement, &[&NOBODYS, &epoch]).await?) }).await
 }
 
+/// Gives these messages of a move's epoch to the nodes.
+pub(super) async fn give_back(connection: &Connection, epoch: i64, ids: &[i64]) -> Result<(), MoveError> {
+    let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE epoch = $2 AND id = ANY ($3)";
+    let given = async { Ok(connection.client().execute(statement, &[&NOBODYS, &epoch, &ids]).await?) };
+    transaction(connection, given).await.map(drop)
+}
+
 /// Converts a message's times to another queue time: it is as old there as it is here.
 pub(super) fn as_old(entry: &mut Entry, now: QueueTime, there: QueueTime) {
     let convert = |at: QueueTime| QueueTime(there.0.saturating_sub(now.since(at).as_secs()));

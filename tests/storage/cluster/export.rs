@@ -185,6 +185,76 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
     assert!(exported.damaged[1].why.contains("another message with this id"), "{:?}", exported.damaged);
 }
 
+/// What nodes that were cut off write of rows that were read already: one is delivered by half, one as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_it_is_moved_is_moved_as_it_is_then() {
+    let setup = Setup::start();
+    setup.init().await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("state/spool");
+    let node = setup.node("zero").await;
+    let kept: Vec<Entry> = filled(&node, 4).await.into_iter().map(|(entry, _)| entry).collect();
+    node.leave().await;
+    setup.primary.sql(&format!("DELETE FROM fingerpost.queue WHERE id <= {}", to_sql(kept[1].id)));
+    let number = 0x1234_5678;
+    own(&spool);
+    Moved { number, state: State::Exporting }.write(&spool).unwrap();
+    setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {}", -((number >> 2).cast_signed() | 1)));
+
+    let mut half = kept[2].clone();
+    half.apply(&delivered(half.id, 1));
+    let late = setup.database().connect().await.unwrap();
+    let client = late.client();
+    client.batch_execute("BEGIN").await.unwrap();
+    let statement = "UPDATE fingerpost.queue SET entry = $1 WHERE id = $2";
+    client.execute(statement, &[&half.to_bytes().unwrap(), &to_sql(half.id)]).await.unwrap();
+    client.execute("DELETE FROM fingerpost.queue WHERE id = $1", &[&to_sql(kept[3].id)]).await.unwrap();
+    let (database, folder) = (setup.database(), spool.clone());
+    let exported = tokio::spawn(async move { export(&database, &folder, &own(&folder)).await });
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted";
+    eventually("it has read them, and deletes", SOON, || setup.primary.sql(waits) == "t").await;
+    client.batch_execute("COMMIT").await.unwrap();
+    let exported = exported.await.unwrap().unwrap();
+    assert_eq!((exported.moved, exported.damaged.len(), exported.later), (1, 0, 0));
+    assert_eq!((state(&spool), setup.rows("queue")), (None, 0));
+    let own = own(&spool);
+    assert_eq!(own.ids_after(None, 9), [half.id]);
+    assert_eq!(own.entry(half.id).unwrap().unwrap().recipients, half.recipients);
+}
+
+/// As PostgreSQL says it of a page whose checksum is wrong, or of a value of which a part is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_cannot_read_stops_nothing() {
+    let setup = Setup::start();
+    setup.init().await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("state/spool");
+    let node = setup.node("zero").await;
+    let kept = filled(&node, 8).await;
+    node.leave().await;
+    let (row, content) = (kept[2].0.id, kept[7].0.id);
+    setup.primary.sql(&format!(
+        "CREATE FUNCTION broken(bigint) RETURNS bytea LANGUAGE plpgsql STABLE AS \
+         $$ BEGIN RAISE 'missing chunk number 0' USING ERRCODE = 'XX001'; END $$; \
+         ALTER TABLE fingerpost.queue RENAME TO queue_; \
+         CREATE VIEW fingerpost.queue AS SELECT id, epoch, format, sum, \
+             CASE WHEN id = {} THEN broken(id) ELSE entry END AS entry FROM fingerpost.queue_; \
+         ALTER TABLE fingerpost.body RENAME TO body_; \
+         CREATE VIEW fingerpost.body AS SELECT id, piece, \
+             CASE WHEN id = {} THEN broken(id) ELSE content END AS content FROM fingerpost.body_",
+        to_sql(row),
+        to_sql(content)
+    ));
+    let exported = run(&setup, &spool).await.unwrap();
+    assert_eq!((exported.moved, exported.of_other_moves, exported.later), (6, 0, 0));
+    let mut damaged = exported.damaged;
+    damaged.sort_by_key(|damaged| damaged.id);
+    assert_eq!(damaged.iter().map(|damaged| damaged.id).collect::<Vec<_>>(), [row, content]);
+    assert!(damaged.iter().all(|damaged| damaged.why.contains("missing chunk number 0")), "{damaged:?}");
+    assert_eq!((state(&spool), own(&spool).live_messages()), (None, 6));
+    assert_eq!(setup.primary.sql("SELECT count(*) FROM fingerpost.queue WHERE epoch = 0"), "2");
+}
+
 /// Heartbeats tell: the session of a node may not be seen, and that of a machine that lost its power stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_lives_that_beats_and_not_one_that_has_a_session() {
