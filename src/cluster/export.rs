@@ -29,7 +29,7 @@ use super::batch;
 use super::contents::{PIECE, Remote};
 use super::database::{Connection, Database, DatabaseError, Pool};
 use super::ids::{from_sql, to_sql};
-use super::moving::{self, MOST, MoveError, OCTETS, epoch_of};
+use super::moving::{self, Damaged, MOST, MoveError, OCTETS, epoch_of};
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{Change, Entry, Outcome, RecipientState, Record};
 use crate::spool::moved::{Moved, State};
@@ -47,12 +47,6 @@ pub struct Exported {
     pub of_other_moves: u64,
     /// How many others are in the database: they came meanwhile.
     pub later: u64,
-}
-
-#[derive(Debug)]
-pub struct Damaged {
-    pub id: QueueId,
-    pub why: String,
 }
 
 /// Moves everything into `spool`, whose folder is `folder`. All nodes must have [stopped](super::stopped).
@@ -92,11 +86,11 @@ async fn begin(connection: &Connection, folder: &Path) -> Result<Moved, MoveErro
                  import` again until it says that all is there";
             return Err(MoveError::Refused(text.into()));
         }
-        Some(Moved { state: State::Imported, number }) => {
+        Some(Moved { state: State::Imported, number, .. }) => {
             moving::give_to_nodes(connection, epoch_of(number)).await?; // the import may have ended before this
-            Moved { number: moving::new_number()?, state: State::Emptying }
+            Moved { number: moving::new_number()?, state: State::Emptying, node: None }
         }
-        None => Moved { number: moving::new_number()?, state: State::Exporting },
+        None => Moved { number: moving::new_number()?, state: State::Exporting, node: None },
     };
     mark.write(folder)?;
     Ok(mark)

@@ -15,6 +15,13 @@ pub(super) const OCTETS: u64 = 8 << 20;
 /// The epoch of mail that the next sweep of any node takes over.
 const NOBODYS: i64 = 0;
 
+/// A message that cannot be moved, by its id where it is.
+#[derive(Debug)]
+pub struct Damaged {
+    pub id: QueueId,
+    pub why: String,
+}
+
 /// Why mail is not moved. Nothing is lost, and the same move again goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {

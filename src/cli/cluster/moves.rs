@@ -9,7 +9,7 @@ use super::{CommandError, Outcome, output, refuse_without_standby};
 use crate::cluster::database::{Connection, Database, DatabaseError};
 use crate::cluster::epoch::SILENT;
 use crate::cluster::export::{self, Exported};
-use crate::cluster::import;
+use crate::cluster::import::{self, Imported};
 use crate::cluster::moving::MoveError;
 use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::{schema, stopped};
@@ -47,12 +47,15 @@ pub(super) async fn import(
         return Err(anyhow!(text).into());
     }
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let moved = import::import(connection, &cluster.node, &folder, &spool).await?;
+    let Imported { moved, damaged } = import::import(connection, &cluster.node, &folder, &spool).await?;
+    for message in &damaged {
+        output::complain(&format!("message {} is not moved: {}", message.id, message.why));
+    }
     output::text(&format!(
         "{moved} messages are in the shared queue now, and the nodes take them over within seconds; the node's own \
          spool is not used any more\n"
     ));
-    Ok(Outcome::Done)
+    Ok(if damaged.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
 pub(super) async fn export(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
@@ -94,7 +97,8 @@ fn told(exported: &Exported, here: usize) -> Outcome {
     }
     if *later > 0 {
         output::complain(&format!(
-            "{later} messages stay in the database: a node has started meanwhile. Stop it, and run this command again"
+            "{later} messages stay in the database: a node has accepted them meanwhile. Stop all nodes, and run this \
+             command again"
         ));
     }
     output::text(&format!(

@@ -135,7 +135,7 @@ async fn all_mail_is_moved_once_though_the_move_breaks_off() {
     assert!(first.is_clustered() && !own.new_id().is_clustered());
     drop(own);
     // Once more, as if it had been killed before its last step, and after it.
-    Moved { number: 7, state: State::Exporting }.write(&spool).unwrap();
+    Moved { number: 7, state: State::Exporting, node: None }.write(&spool).unwrap();
     for _ in 0..2 {
         assert_eq!(run(&setup, &spool).await.unwrap().moved, 0);
         assert_eq!(state(&spool), None);
@@ -198,7 +198,7 @@ async fn what_changes_while_it_is_moved_is_moved_as_it_is_then() {
     setup.primary.sql(&format!("DELETE FROM fingerpost.queue WHERE id <= {}", to_sql(kept[1].id)));
     let number = 0x1234_5678;
     own(&spool);
-    Moved { number, state: State::Exporting }.write(&spool).unwrap();
+    Moved { number, state: State::Exporting, node: None }.write(&spool).unwrap();
     setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {}", -((number >> 2).cast_signed() | 1)));
 
     let mut half = kept[2].clone();
@@ -300,7 +300,7 @@ async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
     let last = old.ids_after(None, 9)[4];
     drop(old);
     // It broke off while it was being emptied, or the import did in its last step.
-    Moved { number: 8, state: State::Emptying }.write(&spool).unwrap();
+    Moved { number: 8, state: State::Emptying, node: None }.write(&spool).unwrap();
     assert_eq!((run(&setup, &spool).await.unwrap().moved, own(&spool).live_messages()), (8, 8));
     let own = own(&spool);
     assert!(own.ids_after(None, 9).iter().all(|id| kept.iter().any(|(entry, _)| entry.id == *id)));
@@ -308,7 +308,7 @@ async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
     drop(own);
     let connection = setup.database().connect().await.unwrap();
     let import = fingerpost::cluster::import::import;
-    assert_eq!(import(&connection, "zero", &spool, &self::own(&spool)).await.unwrap(), 8);
+    assert_eq!(import(&connection, "zero", &spool, &self::own(&spool)).await.unwrap().moved, 8);
     let epoch = -((Moved::read(&spool).unwrap().unwrap().number >> 2).cast_signed() | 1);
     setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {epoch}"));
     let exported = run(&setup, &spool).await.unwrap();
