@@ -10,10 +10,12 @@ use std::path::Path;
 
 use super::ClusterSpool;
 use super::contents::PIECE;
-use super::database::Connection;
+use super::database::{Connection, DatabaseError};
 use super::epoch;
 use super::ids::to_sql;
 use super::moving::{self, Damaged, MOST, MoveError, OCTETS, epoch_of};
+use super::settings::has_standby_names;
+use crate::config::Standby;
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::Entry;
 use crate::spool::header::FORMAT;
@@ -31,12 +33,14 @@ pub struct Imported {
 }
 
 /// Moves everything that waits in `spool`, whose folder is `folder`, and marks it. `node`: the name of this node.
+/// `standby`: whether all of it must be on two machines before that.
 ///
 /// # Errors
 /// [`MoveError`]. The spool may be marked as begun: the same again goes on.
 pub async fn import(
     connection: &Connection,
     node: &str,
+    standby: Standby,
     folder: &Path,
     spool: &dyn Spool,
 ) -> Result<Imported, MoveError> {
@@ -62,9 +66,26 @@ pub async fn import(
         let row = connection.client().query_one("SELECT age FROM fingerpost.installation", &[]).await?;
         let age = QueueTime(row.get::<_, i64>(0).unsigned_abs());
         damaged = Target { connection, epoch, node, age, spool, folder }.everything().await?;
+        confirm(connection, node, standby).await?;
         Moved { state: State::Imported, ..moved }.write(folder)?;
     }
     Ok(Imported { moved: moving::give_to_nodes(connection, epoch).await?, damaged })
+}
+
+/// Everything that was written before is on two machines, if it must be: a COMMIT waits for all of the log before it, but
+/// only if a standby was named then, which is looked at behind it.
+async fn confirm(connection: &Connection, node: u32, standby: Standby) -> Result<(), MoveError> {
+    let written = async {
+        let statement = "UPDATE fingerpost.node SET reached = reached WHERE number = $1";
+        Ok(connection.client().execute(statement, &[&node.cast_signed()]).await?)
+    };
+    moving::transaction(connection, written).await?;
+    if standby == Standby::Required && !has_standby_names(connection).await? {
+        let text = "synchronous_standby_names is empty: no second machine would have the mail; name the standby, and run \
+             the same command again";
+        return Err(DatabaseError::Unfit(text.into()).into());
+    }
+    Ok(())
 }
 
 /// The number of the node of this name: under the lock under which nodes join, as that gives out numbers as well.
@@ -85,7 +106,13 @@ pub async fn finish(joined: &ClusterSpool, mark: Moved) -> Result<(), MoveError>
         return Ok(());
     }
     let connection = joined.database().connect().await?;
-    let given = moving::give_to_nodes(&connection, epoch_of(mark.number)).await?;
+    let given = async {
+        match moving::give_to_nodes(&connection, epoch_of(mark.number)).await {
+            Err(MoveError::Database(error)) => Err(error),
+            given => Ok(given),
+        }
+    };
+    let given = connection.while_believed(given).await??;
     if given > 0 {
         tracing::info!(
             messages = given,

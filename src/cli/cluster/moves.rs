@@ -47,7 +47,8 @@ pub(super) async fn import(
         return Err(anyhow!(text).into());
     }
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let Imported { moved, damaged } = import::import(connection, &cluster.node, &folder, &spool).await?;
+    let Imported { moved, damaged } =
+        import::import(connection, &cluster.node, cluster.standby, &folder, &spool).await?;
     for message in &damaged {
         output::complain(&format!("message {} is not moved: {}", message.id, message.why));
     }

@@ -308,7 +308,7 @@ async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
     drop(own);
     let connection = setup.database().connect().await.unwrap();
     let import = fingerpost::cluster::import::import;
-    assert_eq!(import(&connection, "zero", &spool, &self::own(&spool)).await.unwrap().moved, 8);
+    assert_eq!(import(&connection, "zero", Standby::Required, &spool, &self::own(&spool)).await.unwrap().moved, 8);
     let epoch = -((Moved::read(&spool).unwrap().unwrap().number >> 2).cast_signed() | 1);
     setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {epoch}"));
     let exported = run(&setup, &spool).await.unwrap();

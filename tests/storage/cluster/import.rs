@@ -21,7 +21,7 @@ fn epoch_of(number: u64) -> i64 {
 async fn run(setup: &Setup, node: &str, spool: &Path) -> Result<u64, MoveError> {
     let connection = Database::new(&setup.cluster(node, Standby::Required)).unwrap().connect().await.unwrap();
     let own = LogStore::open(spool, Sizes::default(), Metrics::new()).unwrap();
-    import(&connection, node, spool, &own).await.map(|imported| imported.moved)
+    import(&connection, node, Standby::Required, spool, &own).await.map(|imported| imported.moved)
 }
 
 /// A spool with so many messages, one of them large and one half delivered; returns them, with their contents.
@@ -138,7 +138,7 @@ fn large_files(folder: &Path) -> Vec<std::path::PathBuf> {
     paths
         .flat_map(|path| match std::fs::metadata(&path).unwrap() {
             metadata if metadata.is_dir() => large_files(&path),
-            metadata if metadata.len() == LARGE as u64 => vec![path],
+            metadata if metadata.len() == LARGE => vec![path],
             _ => Vec::new(),
         })
         .collect()
@@ -179,7 +179,8 @@ async fn an_id_gets_a_nodes_number_once() {
     }
     let own = LogStore::open(&spool, Sizes::default(), Metrics::new()).unwrap();
     let plain = own.ids_after(None, 9)[0];
-    let ids = [plain, QueueId(plain.0 | 1 << 10), QueueId(plain.0 + 7 | 1 << 10), QueueId(plain.0 | 1 << 62 | 5 << 10)];
+    let ids =
+        [plain, QueueId(plain.0 | 1 << 10), QueueId((plain.0 + 7) | 1 << 10), QueueId(plain.0 | 1 << 62 | 5 << 10)];
     for id in &ids[1..] {
         let mut entry = own.entry(plain).unwrap().unwrap();
         (entry.id, entry.content.size) = (*id, 20);
@@ -187,8 +188,14 @@ async fn an_id_gets_a_nodes_number_once() {
         own.commit(accepted(vec![(draft, entry)])).await.unwrap();
     }
     drop(own);
+    // Nobody is named who would have it as well.
+    setup.primary.set("synchronous_standby_names", "");
+    let refused = run(&setup, "one", &spool).await.unwrap_err();
+    assert!(refused.to_string().contains("synchronous_standby_names is empty"), "{refused}");
+    assert_eq!(Moved::read(&spool).unwrap().unwrap().state, State::Importing);
+    setup.primary.set("synchronous_standby_names", setup.standby.name());
     assert_eq!(run(&setup, "one", &spool).await.unwrap(), 4);
     let there = setup.primary.sql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM fingerpost.queue");
-    let expected = [plain.0 | 1 << 10, plain.0 + 7 | 1 << 10, plain.0 | 2 << 10, ids[3].0].map(|id| id.to_string());
+    let expected = [plain.0 | 1 << 10, (plain.0 + 7) | 1 << 10, plain.0 | 2 << 10, ids[3].0].map(|id| id.to_string());
     assert_eq!(there, expected.join(" "));
 }
