@@ -58,7 +58,7 @@ pub(super) async fn cluster(config: &Path, command: ClusterCommand) -> anyhow::R
             }
             ClusterCommand::Export => {
                 moves::as_owner(&state_dir)?;
-                moves::export(&database, &state_dir).await
+                moves::export(&database, &cluster, &state_dir).await
             }
             ClusterCommand::Status { output: FormatArgument { format } } => {
                 status(&database.connect().await?, &cluster, format).await

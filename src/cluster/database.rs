@@ -34,13 +34,13 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
 /// How long the other hosts are waited for when one takes writes.
 const OTHERS: Duration = Duration::from_millis(300);
-
 /// The control file has it only after the next checkpoint.
 const TIMELINE: &str = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer";
 
-/// What a session is set to. A transaction that its node forgot must not hold locks for ever.
+/// What a session is set to. A transaction that its node forgot, or left when its power failed, must not hold locks for ever.
 const SETTINGS: &str = "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '30s'; \
-     SET lock_timeout = '15s'; SET client_min_messages = warning";
+     SET lock_timeout = '15s'; SET client_min_messages = warning; SET tcp_keepalives_idle = 10; \
+     SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
@@ -78,6 +78,12 @@ impl DatabaseError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Said { code, .. } if *code == SqlState::DISK_FULL)
+    }
+
+    /// Whether it says that what it has stored is damaged: class XX.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Said { code, .. } if code.code().starts_with("XX"))
     }
 
     /// Whether the role has no right to it.

@@ -10,11 +10,13 @@
 //! 4. Some messages are committed to the spool; then they are deleted from the database. Both may have a message, and
 //!    neither delivers it: there it belongs to the export's epoch, and here the mark stands. A message that the spool
 //!    has already is found by its id, and only what was delivered since is added.
-//! 5. What cannot be moved is given back to the nodes: the spool does not have it.
+//! 5. What cannot be moved, message by message, is given back to the nodes: the spool does not have it.
 //! 6. The mark is removed: the spool is an ordinary one.
 //!
-//! A row is deleted only as it was read: a node whose epoch has ended may still write that it delivered.
+//! A row is deleted only as it was read: a node whose epoch has ended may still write that it delivered. A row that has
+//! changed meanwhile is read again; one that is gone was delivered, and its message is dropped here.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +28,8 @@ use tokio_postgres::Row;
 use super::batch;
 use super::contents::{PIECE, Remote};
 use super::database::{Connection, Database, DatabaseError, Pool};
-use super::ids::from_sql;
-use super::moving::{self, MOST, MoveError, OCTETS, epoch_of};
+use super::ids::{from_sql, to_sql};
+use super::moving::{self, Damaged, MOST, MoveError, OCTETS, epoch_of};
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{Change, Entry, Outcome, RecipientState, Record};
 use crate::spool::moved::{Moved, State};
@@ -47,12 +49,6 @@ pub struct Exported {
     pub later: u64,
 }
 
-#[derive(Debug)]
-pub struct Damaged {
-    pub id: QueueId,
-    pub why: String,
-}
-
 /// Moves everything into `spool`, whose folder is `folder`. All nodes must have [stopped](super::stopped).
 ///
 /// # Errors
@@ -69,8 +65,9 @@ pub async fn export(database: &Database, folder: &Path, spool: &dyn Spool) -> Re
     let row = connection.client().query_one("SELECT age FROM fingerpost.installation", &[]).await?;
     let age = QueueTime(row.get::<_, i64>(0).unsigned_abs());
     let pool = Arc::new(Pool::new(database.clone(), 1));
-    let (moved, damaged) = Source { connection: &connection, pool, epoch, age, spool }.everything().await?;
-    moving::give_to_nodes(&connection, epoch).await?;
+    let Pass { moved, damaged, .. } = Source { connection: &connection, pool, epoch, age, spool }.everything().await?;
+    let ids: Vec<i64> = damaged.iter().map(|damaged| to_sql(damaged.id)).collect();
+    moving::give_back(&connection, epoch, &ids).await?;
     let statement =
         "SELECT count(*) FILTER (WHERE epoch < 0), count(*) FILTER (WHERE epoch >= 0) FROM fingerpost.queue";
     let left = connection.client().query_one(statement, &[]).await?;
@@ -89,11 +86,11 @@ async fn begin(connection: &Connection, folder: &Path) -> Result<Moved, MoveErro
                  import` again until it says that all is there";
             return Err(MoveError::Refused(text.into()));
         }
-        Some(Moved { state: State::Imported, number }) => {
+        Some(Moved { state: State::Imported, number, .. }) => {
             moving::give_to_nodes(connection, epoch_of(number)).await?; // the import may have ended before this
-            Moved { number: moving::new_number()?, state: State::Emptying }
+            Moved { number: moving::new_number()?, state: State::Emptying, node: None }
         }
-        None => Moved { number: moving::new_number()?, state: State::Exporting },
+        None => Moved { number: moving::new_number()?, state: State::Exporting, node: None },
     };
     mark.write(folder)?;
     Ok(mark)
@@ -106,12 +103,19 @@ async fn empty(spool: &dyn Spool) -> Result<(), MoveError> {
         let ids = spool.ids_after(after, MOST);
         let Some(last) = ids.last() else { return Ok(()) };
         after = Some(*last);
-        let dropped =
-            |id, recipient| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
-        let of = |id: QueueId| spool.open_recipients(id).into_iter().map(move |recipient| dropped(id, recipient));
-        let changes = ids.iter().copied().flat_map(of).collect();
+        drop_all(spool, &ids).await?;
+    }
+}
+
+/// Finishes messages, without reports.
+async fn drop_all(spool: &dyn Spool, ids: &[QueueId]) -> Result<(), MoveError> {
+    let dropped = |id, recipient| Change { id, recipient, state: RecipientState::Done(Outcome::Dropped), route: None };
+    let of = |id: QueueId| spool.open_recipients(id).into_iter().map(move |recipient| dropped(id, recipient));
+    let changes: Vec<Change> = ids.iter().copied().flat_map(of).collect();
+    if !changes.is_empty() {
         spool.commit(Record { accepted: Vec::new(), changes }).await?;
     }
+    Ok(())
 }
 
 /// Gives all messages of nodes to the export.
@@ -162,42 +166,86 @@ struct Together {
     octets: u64,
 }
 
+/// What one look at all rows did.
+#[derive(Default)]
+struct Pass {
+    moved: u64,
+    /// Rows that are still there because they changed after they were read.
+    changed: usize,
+    damaged: Vec<Damaged>,
+}
+
+/// The next rows.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    /// Those that the database cannot read.
+    damaged: Vec<Damaged>,
+    /// `None`: there are no others.
+    last: Option<i64>,
+}
+
 impl Source<'_> {
-    /// Returns how many messages were moved, and what cannot be.
-    async fn everything(&self) -> Result<(u64, Vec<Damaged>), MoveError> {
+    /// Moves what can be moved, until nothing has changed meanwhile.
+    async fn everything(&self) -> Result<Pass, MoveError> {
         let mut moved = 0;
         loop {
-            // Rows that changed after they were read are still there.
-            let (now, damaged) = self.pass().await?;
-            moved += now;
-            if now == 0 {
-                return Ok((moved, damaged));
+            let pass = self.pass().await?;
+            moved += pass.moved;
+            if pass.changed == 0 {
+                return Ok(Pass { moved, ..pass });
             }
         }
     }
 
-    async fn pass(&self) -> Result<(u64, Vec<Damaged>), MoveError> {
-        let statement =
-            "SELECT id, format, entry, sum FROM fingerpost.queue WHERE epoch = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let most = i64::try_from(MOST).unwrap_or(i64::MAX);
-        let (mut moved, mut damaged, mut after) = (0, Vec::new(), i64::MIN);
+    async fn pass(&self) -> Result<Pass, MoveError> {
+        let (mut pass, mut after) = (Pass::default(), i64::MIN);
         loop {
-            let rows = self.connection.client().query(statement, &[&self.epoch, &after, &most]).await?;
-            let Some(last) = rows.last() else { return Ok((moved, damaged)) };
-            after = last.get(0);
+            let Rows { rows, damaged, last } = self.rows_after(after).await?;
+            let Some(last) = last else { return Ok(pass) };
+            after = last;
+            pass.damaged.extend(damaged);
             let mut together = Together::default();
             for row in &rows {
                 match self.message(row).await {
                     Ok(record) => together.add(row, record),
-                    Err(NotMoved::Damaged(why)) => damaged.push(Damaged { id: from_sql(row.get(0)), why }),
+                    Err(NotMoved::Damaged(why)) => pass.damaged.push(Damaged { id: from_sql(row.get(0)), why }),
                     Err(NotMoved::Error(error)) => return Err(error),
                 }
                 if together.octets >= OCTETS {
-                    moved += self.commit(std::mem::take(&mut together)).await?;
+                    self.commit(std::mem::take(&mut together), &mut pass).await?;
                 }
             }
-            moved += self.commit(together).await?;
+            self.commit(together, &mut pass).await?;
         }
+    }
+
+    /// The rows after this id; where the database says that one of them is damaged, each by itself.
+    async fn rows_after(&self, after: i64) -> Result<Rows, DatabaseError> {
+        let client = self.connection.client();
+        let statement =
+            "SELECT id, format, entry, sum FROM fingerpost.queue WHERE epoch = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let most = i64::try_from(MOST).unwrap_or(i64::MAX);
+        let rows = client.query(statement, &[&self.epoch, &after, &most]).await.map_err(DatabaseError::from);
+        match rows {
+            Ok(rows) => return Ok(Rows { last: rows.last().map(|row| row.get(0)), rows, damaged: Vec::new() }),
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+        let ids = "SELECT id FROM fingerpost.queue WHERE epoch = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let ids = client.query(ids, &[&self.epoch, &after, &most]).await?;
+        let mut found = Rows { last: ids.last().map(|row| row.get(0)), ..Rows::default() };
+        let statement = "SELECT id, format, entry, sum FROM fingerpost.queue WHERE epoch = $1 AND id = $2";
+        for id in ids.iter().map(|row| row.get::<_, i64>(0)) {
+            match client.query(statement, &[&self.epoch, &id]).await.map_err(DatabaseError::from) {
+                Ok(rows) => found.rows.extend(rows),
+                Err(error) if error.is_damage() => {
+                    found.damaged.push(Damaged { id: from_sql(id), why: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// A row's message, as the spool has it.
@@ -230,22 +278,34 @@ impl Source<'_> {
         Ok(Draft::Blob(draft))
     }
 
-    /// Makes messages durable in the spool, and deletes them from the database. Returns how many that were.
-    async fn commit(&self, together: Together) -> Result<u64, MoveError> {
+    /// Makes messages durable in the spool, and deletes them from the database.
+    async fn commit(&self, together: Together, pass: &mut Pass) -> Result<(), MoveError> {
         let Together { records, ids, entries, .. } = together;
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         // A record for each, since reading a message reads its whole record; they share a sync.
         let committed = join_all(records.into_iter().map(|record| self.spool.commit(record))).await;
         committed.into_iter().collect::<Result<Vec<()>, _>>()?;
-        let statement = "WITH gone AS (DELETE FROM fingerpost.queue q USING unnest($1::bigint[], $2::bytea[]) AS moved (i, e) \
-                 WHERE q.id = moved.i AND q.entry = moved.e AND q.epoch = $3 RETURNING q.id), \
+        // Entries of other rows are not compared: one of them may be damaged.
+        let delete = "WITH gone AS (DELETE FROM fingerpost.queue q USING unnest($1::bigint[], $2::bytea[]) AS moved (i, e) \
+                 WHERE q.id = ANY ($1) AND q.id = moved.i AND q.entry = moved.e AND q.epoch = $3 RETURNING q.id), \
              bodies AS (DELETE FROM fingerpost.body b USING gone WHERE b.id = gone.id) \
-             SELECT count(*) FROM gone";
+             SELECT id FROM gone";
+        let left = "SELECT id FROM fingerpost.queue WHERE id = ANY ($1)";
         let client = self.connection.client();
-        let deleted = async { Ok(client.query_one(statement, &[&ids, &entries, &self.epoch]).await?.get::<_, i64>(0)) };
-        Ok(moving::transaction(self.connection, deleted).await?.unsigned_abs())
+        let numbers = |rows: Vec<Row>| rows.iter().map(|row| row.get(0)).collect::<HashSet<i64>>();
+        let deleted = async {
+            let deleted = client.query(delete, &[&ids, &entries, &self.epoch]).await?;
+            let left = client.query(left, &[&ids]).await?;
+            Ok((numbers(deleted), numbers(left)))
+        };
+        let (deleted, left) = moving::transaction(self.connection, deleted).await?;
+        pass.moved += deleted.len() as u64;
+        pass.changed += left.len();
+        // What a node that was cut off has finished meanwhile.
+        let over = ids.iter().filter(|id| !deleted.contains(id) && !left.contains(id));
+        drop_all(self.spool, &over.copied().map(from_sql).collect::<Vec<_>>()).await
     }
 }
 
@@ -276,9 +336,14 @@ fn outcomes(entry: &Entry, there: &Entry) -> Result<Vec<Change>, NotMoved> {
 
 /// A content that cannot be read: damaged, or the database is away.
 fn unreadable(error: io::Error) -> NotMoved {
-    match error.kind() {
-        ErrorKind::InvalidData => NotMoved::Damaged("its content is not what was written: its sum differs".into()),
-        ErrorKind::UnexpectedEof => NotMoved::Damaged("a part of its content is missing".into()),
-        _ => NotMoved::Error(DatabaseError::Away(error.to_string()).into()),
+    let said = error.get_ref().and_then(|cause| cause.downcast_ref::<DatabaseError>());
+    match (said, error.kind()) {
+        (Some(said), _) if said.is_damage() => NotMoved::Damaged(format!("its content cannot be read: {said}")),
+        (Some(said), _) => NotMoved::Error(said.clone().into()),
+        (None, ErrorKind::InvalidData) => {
+            NotMoved::Damaged("its content is not what was written: its sum differs".into())
+        }
+        (None, ErrorKind::UnexpectedEof) => NotMoved::Damaged("a part of its content is missing".into()),
+        (None, _) => NotMoved::Error(DatabaseError::Away(error.to_string()).into()),
     }
 }

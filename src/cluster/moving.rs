@@ -15,6 +15,13 @@ pub(super) const OCTETS: u64 = 8 << 20;
 /// The epoch of mail that the next sweep of any node takes over.
 const NOBODYS: i64 = 0;
 
+/// A message that cannot be moved, by its id where it is.
+#[derive(Debug)]
+pub struct Damaged {
+    pub id: QueueId,
+    pub why: String,
+}
+
 /// Why mail is not moved. Nothing is lost, and the same move again goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
@@ -68,6 +75,13 @@ pub(super) async fn transaction<T>(
 pub(super) async fn give_to_nodes(connection: &Connection, epoch: i64) -> Result<u64, MoveError> {
     let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE epoch = $2";
     transaction(connection, async { Ok(connection.client().execute(statement, &[&NOBODYS, &epoch]).await?) }).await
+}
+
+/// Gives these messages of a move's epoch to the nodes.
+pub(super) async fn give_back(connection: &Connection, epoch: i64, ids: &[i64]) -> Result<(), MoveError> {
+    let statement = "UPDATE fingerpost.queue SET epoch = $1 WHERE epoch = $2 AND id = ANY ($3)";
+    let given = async { Ok(connection.client().execute(statement, &[&NOBODYS, &epoch, &ids]).await?) };
+    transaction(connection, given).await.map(drop)
 }
 
 /// Converts a message's times to another queue time: it is as old there as it is here.

@@ -1,62 +1,68 @@
-//! Whether all nodes have stopped: asked before the whole queue goes elsewhere.
+//! Whether all nodes have stopped: asked before the whole queue goes elsewhere. Heartbeats tell, not sessions: that of a
+//! machine that has lost its power stays.
 
 use std::time::Instant;
 
-use super::database::{Connection, DatabaseError, SESSIONS, application};
-use super::epoch::{self, LOOK, SILENT};
+use super::database::{Connection, DatabaseError};
+use super::epoch::{self, BEAT, LOOK, SILENT};
 use super::moving::MoveError;
 
-/// A node that nobody has ended, and that has no session at the database.
+/// A node that nobody has ended.
 #[derive(Debug)]
-pub struct Silent {
+pub struct Unended {
     pub name: String,
     epoch: i64,
     /// `None`: it has no row for them.
     beats: Option<i64>,
 }
 
-/// The nodes that may live, but have no session. `mine`: the last epoch of this state folder, whose process has ended;
-/// it is ended at once.
+/// The nodes that may live. `mine`: the last epoch of this state folder, whose process has ended; it is ended at once if it
+/// was of the node `name`, as the folder may be a copy of another's.
 ///
 /// # Errors
-/// [`MoveError::Refused`]: a node lives.
-pub async fn silent(connection: &Connection, mine: Option<i64>) -> Result<Vec<Silent>, MoveError> {
-    if let Some(mine) = mine {
-        epoch::terminate(connection, mine).await?;
-        epoch::end(connection, mine, None).await?;
-    }
+/// [`DatabaseError`].
+pub async fn unended(connection: &Connection, mine: Option<i64>, name: &str) -> Result<Vec<Unended>, MoveError> {
     let client = connection.client();
-    let sessions: Vec<String> = client.query(SESSIONS, &[]).await?.iter().map(|row| row.get(0)).collect();
     let statement = "SELECT e.id, n.name, h.beats FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
          LEFT JOIN fingerpost.heartbeat h ON h.epoch = e.id ORDER BY n.name";
     let rows = client.query(statement, &[]).await?;
-    let silent = rows.iter().map(|row| Silent { epoch: row.get(0), name: row.get(1), beats: row.get(2) });
-    let (living, silent): (Vec<Silent>, Vec<Silent>) =
-        silent.partition(|node| sessions.contains(&application(node.epoch)));
-    if living.is_empty() { Ok(silent) } else { Err(lives(&living)) }
+    let mut unended: Vec<Unended> =
+        rows.iter().map(|row| Unended { epoch: row.get(0), name: row.get(1), beats: row.get(2) }).collect();
+    let is_mine = |node: &mut Unended| Some(node.epoch) == mine && node.name == name;
+    for mine in unended.extract_if(.., is_mine) {
+        epoch::terminate(connection, mine.epoch).await?;
+        epoch::end(connection, mine.epoch, None).await?;
+    }
+    Ok(unended)
 }
 
 /// Watches them for [`SILENT`] and ends those that have shown no heartbeat.
 ///
 /// # Errors
-/// [`MoveError::Refused`]: one lives.
-pub async fn end(connection: &Connection, silent: &[Silent]) -> Result<(), MoveError> {
+/// [`MoveError::Refused`]: some live.
+pub async fn end(connection: &Connection, unended: &[Unended]) -> Result<(), MoveError> {
     let statement = "SELECT epoch, beats FROM fingerpost.heartbeat";
-    let began = Instant::now();
-    while !silent.is_empty() && began.elapsed() < SILENT {
+    let (began, mut patience) = (Instant::now(), SILENT);
+    let mut living: Vec<&Unended> = Vec::new();
+    while !unended.is_empty() && began.elapsed() < patience {
         tokio::time::sleep(LOOK).await;
         let rows = connection.client().query(statement, &[]).await?;
-        let has_beaten = |node: &&Silent| {
+        let has_beaten = |node: &&Unended| {
             rows.iter().any(|row| row.get::<_, i64>(0) == node.epoch && Some(row.get(1)) != node.beats)
         };
-        if let Some(node) = silent.iter().find(has_beaten) {
-            return Err(lives(std::slice::from_ref(node)));
+        let was_none = living.is_empty();
+        living = unended.iter().filter(has_beaten).collect();
+        if was_none && !living.is_empty() {
+            patience = patience.min(began.elapsed() + BEAT); // the others that live beat as well
         }
     }
-    for node in silent {
+    if !living.is_empty() {
+        return Err(lives(&living));
+    }
+    for node in unended {
         epoch::terminate(connection, node.epoch).await?;
         if !epoch::end(connection, node.epoch, node.beats).await? && is_there(connection, node.epoch).await? {
-            return Err(lives(std::slice::from_ref(node)));
+            return Err(lives(&[node]));
         }
     }
     Ok(())
@@ -67,7 +73,7 @@ async fn is_there(connection: &Connection, epoch: i64) -> Result<bool, DatabaseE
     Ok(connection.client().query_opt(statement, &[&epoch]).await?.is_some())
 }
 
-fn lives(nodes: &[Silent]) -> MoveError {
+fn lives(nodes: &[&Unended]) -> MoveError {
     let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     MoveError::Refused(format!(
         "nodes are running: {}. Stop all nodes first; `fingerpost cluster status` shows them",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cluster::ClusterSpool;
+use crate::cluster::{ClusterSpool, import};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::spool::moved::{Moved, State};
@@ -29,6 +29,9 @@ pub(super) async fn open(
     let folder = config.server.state_dir.join("node");
     let joined = ClusterSpool::open(cluster, folder, &config.common_digest(), metrics.clone()).await;
     let joined = Arc::new(joined.map_err(|error| error.to_string())?);
+    if let Some(mark) = mark {
+        import::finish(&joined, mark).await.map_err(|error| error.to_string())?;
+    }
     Ok((joined.clone(), Some(joined)))
 }
 
@@ -42,10 +45,10 @@ async fn own(folder: PathBuf, metrics: &Metrics) -> Result<LogStore, String> {
 ///
 /// # Errors
 /// With this configuration a start is refused; what to do.
-pub(crate) fn look_at_mark(config: &Config) -> Result<Option<State>, String> {
+pub(crate) fn look_at_mark(config: &Config) -> Result<Option<Moved>, String> {
     let folder = config.server.state_dir.join("spool");
-    let mark = Moved::read(&folder).map_err(|error| error.to_string())?.map(|moved| moved.state);
-    match (mark, &config.cluster) {
+    let mark = Moved::read(&folder).map_err(|error| error.to_string())?;
+    match (mark.map(|moved| moved.state), &config.cluster) {
         (Some(State::Importing), _) => {
             Err("the mail in the node's own spool is being moved to the cluster's database: run \
              `fingerpost cluster import` again until it says that all is there"

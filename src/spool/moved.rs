@@ -11,7 +11,7 @@ use super::layout::{failed, sync_folder};
 use crate::private;
 
 const FILE: &str = "moved";
-/// What the file begins with; the number is its format. Format 1 had imports only.
+/// What the file begins with; the number is its format. Format 1 had imports only, and no node.
 const MAGIC: &str = "fingerpost moved 2";
 const MAGIC_1: &str = "fingerpost moved 1";
 
@@ -20,6 +20,8 @@ pub struct Moved {
     /// The move's number: its messages have it in the database.
     pub number: u64,
     pub state: State,
+    /// To the database: the number of the node that stands in the ids there, if it is known.
+    pub node: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,8 @@ impl Moved {
 
     fn text(self) -> String {
         let name = STATES.iter().find(|(state, _)| *state == self.state).map_or("", |(_, name)| name);
-        format!("{MAGIC}\n{:016x}\n{name}\n", self.number)
+        let node = self.node.map(|node| format!("{node}\n")).unwrap_or_default();
+        format!("{MAGIC}\n{:016x}\n{name}\n{node}", self.number)
     }
 }
 
@@ -102,7 +105,8 @@ fn parse(text: &str) -> Option<Moved> {
     let number = u64::from_str_radix(lines.next()?, 16).ok()?;
     let said = lines.next()?;
     let (state, _) = states.iter().find(|(_, name)| *name == said)?;
-    Some(Moved { number, state: *state })
+    let node = lines.next().map(str::parse).transpose().ok()?;
+    Some(Moved { number, state: *state, node })
 }
 
 #[cfg(test)]
@@ -115,9 +119,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Moved::read(folder.path()).unwrap(), None);
         for (state, _) in STATES {
-            let moved = Moved { number: 0x0123_4567_89ab_cdef, state };
-            moved.write(folder.path()).unwrap();
-            assert_eq!(Moved::read(folder.path()).unwrap(), Some(moved));
+            for node in [None, Some(1023)] {
+                let moved = Moved { number: 0x0123_4567_89ab_cdef, state, node };
+                moved.write(folder.path()).unwrap();
+                assert_eq!(Moved::read(folder.path()).unwrap(), Some(moved));
+            }
         }
         for text in ["fingerpost moved 3\n", "fingerpost moved 1\n07\nexporting\n", "fingerpost moved 2\n07\ndone\n"] {
             fs::write(folder.path().join(FILE), text).unwrap();
@@ -132,10 +138,11 @@ mod tests {
 
     #[test]
     fn its_format() {
-        let moved = Moved { number: 7, state: State::Importing };
+        let moved = Moved { number: 7, state: State::Importing, node: Some(3) };
         let format = Format { name: "spool-moved", extension: "txt", oldest: 1, current: 2 };
-        format.check(moved.text().as_bytes(), |_, bytes| {
-            assert_eq!(parse(std::str::from_utf8(bytes).unwrap()), Some(moved));
+        format.check(moved.text().as_bytes(), |number, bytes| {
+            let node = moved.node.filter(|_| number > 1); // format 1 did not have it
+            assert_eq!(parse(std::str::from_utf8(bytes).unwrap()), Some(Moved { node, ..moved }));
         });
     }
 }

@@ -9,7 +9,7 @@ use super::{CommandError, Outcome, output, refuse_without_standby};
 use crate::cluster::database::{Connection, Database, DatabaseError};
 use crate::cluster::epoch::SILENT;
 use crate::cluster::export::{self, Exported};
-use crate::cluster::import;
+use crate::cluster::import::{self, Imported};
 use crate::cluster::moving::MoveError;
 use crate::cluster::settings::{self, has_standby_names};
 use crate::cluster::{schema, stopped};
@@ -47,15 +47,19 @@ pub(super) async fn import(
         return Err(anyhow!(text).into());
     }
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let moved = import::import(connection, &cluster.node, &folder, &spool).await?;
+    let Imported { moved, damaged } =
+        import::import(connection, &cluster.node, cluster.standby, &folder, &spool).await?;
+    for message in &damaged {
+        output::complain(&format!("message {} is not moved: {}", message.id, message.why));
+    }
     output::text(&format!(
         "{moved} messages are in the shared queue now, and the nodes take them over within seconds; the node's own \
          spool is not used any more\n"
     ));
-    Ok(Outcome::Done)
+    Ok(if damaged.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
-pub(super) async fn export(database: &Database, state_dir: &Path) -> Result<Outcome, CommandError> {
+pub(super) async fn export(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
     let node = NodeFolder::open(state_dir.join("node")).map_err(anyhow::Error::from)?;
     database.timelines().keep_in(&node.file("timeline"));
     let connection = database.connect().await?;
@@ -64,16 +68,16 @@ pub(super) async fn export(database: &Database, state_dir: &Path) -> Result<Outc
     refuse_without_standby(&connection).await?;
     let folder = state_dir.join("spool");
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
-    let silent = stopped::silent(&connection, node.epoch()).await?;
-    if !silent.is_empty() {
-        let names: Vec<&str> = silent.iter().map(|node| node.name.as_str()).collect();
+    let unended = stopped::unended(&connection, node.epoch(), &cluster.node).await?;
+    if !unended.is_empty() {
+        let names: Vec<&str> = unended.iter().map(|node| node.name.as_str()).collect();
         output::complain(&format!(
-            "these nodes did not leave the cluster: {}. Looking for {} s whether they still run",
+            "these nodes have not left the cluster: {}. Looking for {} s whether they run",
             names.join(", "),
             SILENT.as_secs()
         ));
     }
-    stopped::end(&connection, &silent).await?;
+    stopped::end(&connection, &unended).await?;
     let exported = export::export(database, &folder, &spool).await?;
     let here = spool.live_messages();
     drop(spool); // and with it the queue's time is saved
@@ -94,7 +98,8 @@ fn told(exported: &Exported, here: usize) -> Outcome {
     }
     if *later > 0 {
         output::complain(&format!(
-            "{later} messages stay in the database: a node has started meanwhile. Stop it, and run this command again"
+            "{later} messages stay in the database: a node has accepted them meanwhile. Stop all nodes, and run this \
+             command again"
         ));
     }
     output::text(&format!(

@@ -135,7 +135,7 @@ async fn all_mail_is_moved_once_though_the_move_breaks_off() {
     assert!(first.is_clustered() && !own.new_id().is_clustered());
     drop(own);
     // Once more, as if it had been killed before its last step, and after it.
-    Moved { number: 7, state: State::Exporting }.write(&spool).unwrap();
+    Moved { number: 7, state: State::Exporting, node: None }.write(&spool).unwrap();
     for _ in 0..2 {
         assert_eq!(run(&setup, &spool).await.unwrap().moved, 0);
         assert_eq!(state(&spool), None);
@@ -185,33 +185,101 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
     assert!(exported.damaged[1].why.contains("another message with this id"), "{:?}", exported.damaged);
 }
 
-/// A node whose session is not to be seen, because its machine's network is broken, shows with its heartbeats that it lives.
+/// What nodes that were cut off write of rows that were read already: one is delivered by half, one as a whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_without_a_session_that_beats_lives() {
+async fn what_changes_while_it_is_moved_is_moved_as_it_is_then() {
+    let setup = Setup::start();
+    setup.init().await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("state/spool");
+    let node = setup.node("zero").await;
+    let kept: Vec<Entry> = filled(&node, 4).await.into_iter().map(|(entry, _)| entry).collect();
+    node.leave().await;
+    setup.primary.sql(&format!("DELETE FROM fingerpost.queue WHERE id <= {}", to_sql(kept[1].id)));
+    let number = 0x1234_5678;
+    own(&spool);
+    Moved { number, state: State::Exporting, node: None }.write(&spool).unwrap();
+    setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {}", -((number >> 2).cast_signed() | 1)));
+
+    let mut half = kept[2].clone();
+    half.apply(&delivered(half.id, 1));
+    let late = setup.database().connect().await.unwrap();
+    let client = late.client();
+    client.batch_execute("BEGIN").await.unwrap();
+    let statement = "UPDATE fingerpost.queue SET entry = $1 WHERE id = $2";
+    client.execute(statement, &[&half.to_bytes().unwrap(), &to_sql(half.id)]).await.unwrap();
+    client.execute("DELETE FROM fingerpost.queue WHERE id = $1", &[&to_sql(kept[3].id)]).await.unwrap();
+    let (database, folder) = (setup.database(), spool.clone());
+    let exported = tokio::spawn(async move { export(&database, &folder, &own(&folder)).await });
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted";
+    eventually("it has read them, and deletes", SOON, || setup.primary.sql(waits) == "t").await;
+    client.batch_execute("COMMIT").await.unwrap();
+    let exported = exported.await.unwrap().unwrap();
+    assert_eq!((exported.moved, exported.damaged.len(), exported.later), (1, 0, 0));
+    assert_eq!((state(&spool), setup.rows("queue")), (None, 0));
+    let own = own(&spool);
+    assert_eq!(own.ids_after(None, 9), [half.id]);
+    assert_eq!(own.entry(half.id).unwrap().unwrap().recipients, half.recipients);
+}
+
+/// As PostgreSQL says it of a page whose checksum is wrong, or of a value of which a part is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_cannot_read_stops_nothing() {
+    let setup = Setup::start();
+    setup.init().await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("state/spool");
+    let node = setup.node("zero").await;
+    let kept = filled(&node, 8).await;
+    node.leave().await;
+    let (row, content) = (kept[2].0.id, kept[7].0.id);
+    setup.primary.sql(&format!(
+        "CREATE FUNCTION broken(bigint) RETURNS bytea LANGUAGE plpgsql STABLE AS \
+         $$ BEGIN RAISE 'missing chunk number 0' USING ERRCODE = 'XX001'; END $$; \
+         ALTER TABLE fingerpost.queue RENAME TO queue_; \
+         CREATE VIEW fingerpost.queue AS SELECT id, epoch, format, sum, \
+             CASE WHEN id = {} THEN broken(id) ELSE entry END AS entry FROM fingerpost.queue_; \
+         ALTER TABLE fingerpost.body RENAME TO body_; \
+         CREATE VIEW fingerpost.body AS SELECT id, piece, \
+             CASE WHEN id = {} THEN broken(id) ELSE content END AS content FROM fingerpost.body_",
+        to_sql(row),
+        to_sql(content)
+    ));
+    let exported = run(&setup, &spool).await.unwrap();
+    assert_eq!((exported.moved, exported.of_other_moves, exported.later), (6, 0, 0));
+    let mut damaged = exported.damaged;
+    damaged.sort_by_key(|damaged| damaged.id);
+    assert_eq!(damaged.iter().map(|damaged| damaged.id).collect::<Vec<_>>(), [row, content]);
+    assert!(damaged.iter().all(|damaged| damaged.why.contains("missing chunk number 0")), "{damaged:?}");
+    assert_eq!((state(&spool), own(&spool).live_messages()), (None, 6));
+    assert_eq!(setup.primary.sql("SELECT count(*) FROM fingerpost.queue WHERE epoch = 0"), "2");
+}
+
+/// Heartbeats tell: the session of a node may not be seen, and that of a machine that lost its power stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_lives_that_beats_and_not_one_that_has_a_session() {
     let setup = Setup::start();
     setup.init().await;
     drop(setup.node("cut off").await);
+    drop(setup.node("also cut off").await);
     let connection = setup.database().connect().await.unwrap();
-    let mut silent = Vec::new();
-    for _ in 0..100 {
-        match stopped::silent(&connection, None).await {
-            Ok(found) => {
-                silent = found;
-                break;
-            }
-            Err(error) => assert!(error.to_string().contains("nodes are running: cut off."), "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await; // its sessions end
-    }
-    assert_eq!(silent.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["cut off"]);
+    let unended = || stopped::unended(&connection, None, "n");
+    let found = unended().await.unwrap();
+    assert_eq!(found.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["also cut off", "cut off"]);
     setup.primary.sql("UPDATE fingerpost.heartbeat SET beats = beats + 1");
-    let refused = stopped::end(&connection, &silent).await.unwrap_err();
-    assert!(refused.to_string().contains("nodes are running: cut off."), "{refused}");
-    assert_eq!(setup.rows("epoch"), 1);
-    // Its state folder knows that its process has ended.
-    let mine = setup.primary.sql("SELECT id FROM fingerpost.epoch").parse().unwrap();
-    assert!(stopped::silent(&connection, Some(mine)).await.unwrap().is_empty());
+    let refused = stopped::end(&connection, &found).await.unwrap_err();
+    assert!(refused.to_string().contains("nodes are running: also cut off, cut off."), "{refused}");
+    assert_eq!(setup.rows("epoch"), 2);
+    // Its state folder knows that its process has ended, if it is its own.
+    let of = "SELECT e.id FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node WHERE n.name = 'cut off'";
+    let mine: i64 = setup.primary.sql(of).parse().unwrap();
+    assert_eq!(stopped::unended(&connection, Some(mine), "n").await.unwrap().len(), 2);
+    assert_eq!(stopped::unended(&connection, Some(mine), "cut off").await.unwrap().len(), 1);
+    let other: i64 = setup.primary.sql("SELECT id FROM fingerpost.epoch").parse().unwrap();
+    let session = setup.database().of_epoch(other).connect().await.unwrap();
+    stopped::end(&connection, &unended().await.unwrap()).await.unwrap();
     assert_eq!((setup.rows("epoch"), setup.rows("heartbeat")), (0, 0));
+    eventually("its session is ended", SOON, || session.is_closed()).await;
 }
 
 /// The mail that a spool still has after it was imported is the cluster's: it goes before anything comes back.
@@ -232,7 +300,7 @@ async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
     let last = old.ids_after(None, 9)[4];
     drop(old);
     // It broke off while it was being emptied, or the import did in its last step.
-    Moved { number: 8, state: State::Emptying }.write(&spool).unwrap();
+    Moved { number: 8, state: State::Emptying, node: None }.write(&spool).unwrap();
     assert_eq!((run(&setup, &spool).await.unwrap().moved, own(&spool).live_messages()), (8, 8));
     let own = own(&spool);
     assert!(own.ids_after(None, 9).iter().all(|id| kept.iter().any(|(entry, _)| entry.id == *id)));
@@ -240,7 +308,7 @@ async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
     drop(own);
     let connection = setup.database().connect().await.unwrap();
     let import = fingerpost::cluster::import::import;
-    assert_eq!(import(&connection, "zero", &spool, &self::own(&spool)).await.unwrap(), 8);
+    assert_eq!(import(&connection, "zero", Standby::Required, &spool, &self::own(&spool)).await.unwrap().moved, 8);
     let epoch = -((Moved::read(&spool).unwrap().unwrap().number >> 2).cast_signed() | 1);
     setup.primary.sql(&format!("UPDATE fingerpost.queue SET epoch = {epoch}"));
     let exported = run(&setup, &spool).await.unwrap();
