@@ -115,6 +115,8 @@ impl Epoch {
         loop {
             let sent = boot_time();
             client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
+            // Again: `init` may have upgraded it meanwhile, and holds this lock while it does.
+            schema::check(connection).await?;
             // Of another name that had the number no id can be as late as now.
             let statement = "SELECT coalesce(max(reached), 0) FROM fingerpost.node WHERE name = $1";
             let reached: i64 = client.query_one(statement, &[&name]).await?.get(0);

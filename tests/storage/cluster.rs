@@ -31,6 +31,7 @@ mod loops;
 mod queue_commands;
 mod rounds;
 mod shared;
+mod upgrades;
 
 /// A primary, its standby, and a database in them.
 struct Setup {
