@@ -15,6 +15,7 @@ mod committer;
 mod contents;
 pub mod database;
 pub mod directory_reads;
+mod draining;
 pub mod epoch;
 pub mod evidence;
 pub mod export;

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::database::{Connection, Database, DatabaseError};
+use super::draining::Draining;
 use super::ids::MOST_NODES;
 use super::living::{self, Living};
 use super::shared::Shared;
@@ -90,6 +92,7 @@ pub struct Epoch {
     pub name: String,
     pub ids: Ids,
     pub pulse: Pulse,
+    pub(super) draining: Draining,
     /// The nodes that lived when the last heartbeat was answered.
     living: Mutex<Living>,
 }
@@ -148,7 +151,15 @@ impl Epoch {
             client.batch_execute("COMMIT").await?;
             let node = number.unsigned_abs();
             let (pulse, living) = (Pulse::new(sent, age.unsigned_abs()), Mutex::new(living));
-            return Ok(Self { id, node, name: name.to_owned(), ids: Ids::new(node, from), pulse, living });
+            return Ok(Self {
+                id,
+                node,
+                name: name.to_owned(),
+                ids: Ids::new(node, from),
+                pulse,
+                draining: Draining::new(),
+                living,
+            });
         }
     }
 
@@ -158,7 +169,7 @@ impl Epoch {
         *self.living.lock()
     }
 
-    /// Shows that the node lives, and learns which others do.
+    /// Shows that the node lives and whether it drains, and learns which others live.
     ///
     /// # Errors
     /// [`DatabaseError::Ended`]: the epoch is gone.
@@ -171,12 +182,15 @@ impl Epoch {
                  WHERE epoch = $1 RETURNING epoch), \
              reached AS (UPDATE fingerpost.node SET reached = greatest(reached, $3) WHERE number = \
                  (SELECT node FROM fingerpost.epoch WHERE id = (SELECT epoch FROM beat))), \
+             drains AS (UPDATE fingerpost.epoch SET draining = $5 \
+                 WHERE id = (SELECT epoch FROM beat) AND draining <> $5), \
              age AS (UPDATE fingerpost.installation SET age = greatest(age, $2) RETURNING age) \
              SELECT (SELECT age FROM age), (SELECT count(*) FROM beat), {} FROM {}",
             living::COLUMNS,
             living::NODES
         );
-        let row = connection.client().query_one(&statement, &[&self.id, &age, &reached, &configuration]).await?;
+        let values: [&(dyn ToSql + Sync); 5] = [&self.id, &age, &reached, &configuration, &self.draining.to_write()];
+        let row = connection.client().query_one(&statement, &values).await?;
         let (age, living): (i64, i64) = (row.get(0), row.get(1));
         if living == 0 {
             return Err(DatabaseError::Ended);

@@ -124,7 +124,7 @@ impl Sweep {
         let mut watched = Instant::now();
         for epoch in self.gone.clone() {
             let mut after = Some(i64::MIN);
-            while let Some(id) = after {
+            while let Some(id) = after.filter(|_| self.shared.takes_over()) {
                 after = connection.while_believed(self.take_some(connection, epoch, id)).await?;
                 if watched.elapsed() >= BEAT {
                     connection.while_believed(self.watch(connection)).await?;

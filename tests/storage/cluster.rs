@@ -26,6 +26,7 @@ mod damaged;
 mod export;
 mod formats;
 mod import;
+mod leaving;
 mod limits;
 mod loops;
 mod queue_commands;
