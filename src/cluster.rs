@@ -8,12 +8,14 @@
 //! For an operator: [`status`] (all of it in one look), [`listing`] (the mail of all nodes), [`requests`] (what is to be
 //! done with that of another), [`import`] and [`export`] (mail of a node's own spool) with [`moving`] and [`stopped`].
 
+mod applied;
 pub mod batch;
 pub mod census;
 mod committer;
 mod contents;
 pub mod database;
 pub mod directory_reads;
+mod draining;
 pub mod epoch;
 pub mod evidence;
 pub mod export;

@@ -209,7 +209,12 @@ impl Node {
         self.stop.cancel();
         let began = Instant::now();
         self.delivery.begin_no_more();
-        self.listeners.drain(patience).await;
+        let told = async {
+            if let Some(cluster) = &self.cluster {
+                cluster.begin_to_stop().await;
+            }
+        };
+        tokio::join!(told, self.listeners.drain(patience));
         let left = patience.saturating_sub(began.elapsed()).max(LAST_MOMENT);
         if tokio::time::timeout(left, self.delivery.stop()).await.is_err() {
             tracing::warn!("attempts are left after drain_timeout; they are made again after the next start");

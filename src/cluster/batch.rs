@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use tokio_postgres::{Row, Statement};
 
+use super::applied::{self, Applied};
 use super::database::{Connection, DatabaseError};
 use super::ids::{from_sql, to_sql};
 use crate::config::Standby;
@@ -46,7 +47,7 @@ pub struct Batch {
 /// How a transaction ended.
 #[derive(Debug)]
 pub enum End {
-    /// With the messages that had no recipient left.
+    /// With the messages that are not this node's any more: no recipient is left, or another version wrote them.
     Committed(Replication, Vec<QueueId>),
     /// Nothing of it is durable.
     Refused(DatabaseError),
@@ -75,6 +76,7 @@ pub struct Statements {
     gone_bodies: Statement,
     read: Statement,
     write: Statement,
+    unreadable: Statement,
     standby: Statement,
 }
 
@@ -116,6 +118,9 @@ impl Statements {
                     "UPDATE fingerpost.queue q SET format = $1, entry = e \
                      FROM unnest($2::bigint[], $3::bytea[]) AS new (i, e) WHERE q.id = i",
                 )
+                .await?,
+            unreadable: client
+                .prepare("UPDATE fingerpost.queue SET epoch = 0 WHERE id = ANY ($1) AND epoch = $2")
                 .await?,
             standby: client.prepare("SELECT current_setting('synchronous_standby_names')").await?,
         })
@@ -223,9 +228,13 @@ async fn write(
         return Err(DatabaseError::Ended);
     }
     check_uploads(&batch.new, &uploaded)?;
-    let Applied { ids, entries, finished } = applied(&rows, &batch.changes)?;
+    let Applied { ids, entries, finished, unreadable } = applied::applied(&rows, &batch.changes)?;
     if !ids.is_empty() {
         client.execute(&statements.write, &[&format, &ids, &entries]).await?;
+    }
+    // A node of the version that wrote them takes them over; the sweep names them.
+    if !unreadable.is_empty() {
+        client.execute(&statements.unreadable, &[&unreadable, &epoch]).await?;
     }
     if !finished.is_empty() {
         let queue = async { client.execute(&statements.gone, &[&finished]).await };
@@ -234,7 +243,8 @@ async fn write(
     }
     // What has no row any more was delivered after all by the node that had it before.
     let there: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-    let over = changed.iter().filter(|id| finished.contains(id) || !there.contains(id));
+    let is_over = |id: &&i64| finished.contains(id) || unreadable.contains(id) || !there.contains(id);
+    let over = changed.iter().filter(is_over);
     Ok((standby.get(0), over.copied().map(from_sql).collect()))
 }
 
@@ -284,32 +294,6 @@ fn check_uploads(new: &[New], found: &[Row]) -> Result<(), DatabaseError> {
         }
     }
     Ok(())
-}
-
-/// Entries with their changes.
-#[derive(Default)]
-struct Applied {
-    /// Those that go on, and what they are now.
-    ids: Vec<i64>,
-    entries: Vec<Vec<u8>>,
-    finished: Vec<i64>,
-}
-
-fn applied(rows: &[Row], changes: &[Change]) -> Result<Applied, DatabaseError> {
-    let mut applied = Applied::default();
-    for row in rows {
-        let (id, mut entry) = (row.get::<_, i64>(0), entry(row.get(1), row.get(2))?);
-        for change in changes.iter().filter(|change| to_sql(change.id) == id) {
-            entry.apply(change);
-        }
-        if entry.is_finished() {
-            applied.finished.push(id);
-        } else {
-            applied.ids.push(id);
-            applied.entries.push(entry.to_bytes().map_err(|error| DatabaseError::Unfit(error.to_string()))?);
-        }
-    }
-    Ok(applied)
 }
 
 /// An entry as its row has it, in any format that the node's own spool reads as well. What is written is always in the
@@ -372,7 +356,8 @@ pub async fn delete(connection: &Connection, ids: &[QueueId]) -> Result<(), Data
     Ok(())
 }
 
-/// After the epoch has ended: writes what was delivered, wherever the message belongs now.
+/// After the epoch has ended: writes what was delivered, wherever the message belongs now. One that another version wrote
+/// is left as it is, and named in the log.
 ///
 /// # Errors
 /// [`DatabaseError`].
@@ -388,7 +373,7 @@ pub async fn delivered_after_all(connection: &Connection, changes: &[Change]) ->
     client.batch_execute("BEGIN").await?;
     let statement = "SELECT id, format, entry FROM fingerpost.queue WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
     let rows = client.query(statement, &[&ids]).await?;
-    let Applied { ids, entries, finished } = applied(&rows, &changes)?;
+    let Applied { ids, entries, finished, unreadable } = applied::applied(&rows, &changes)?;
     let statement = "UPDATE fingerpost.queue SET format = $1, entry = $2 WHERE id = $3";
     for (id, entry) in ids.iter().zip(&entries) {
         client.execute(statement, &[&FORMAT.cast_signed(), entry, id]).await?;
@@ -396,5 +381,8 @@ pub async fn delivered_after_all(connection: &Connection, changes: &[Change]) ->
     client.execute("DELETE FROM fingerpost.queue WHERE id = ANY ($1)", &[&finished]).await?;
     client.execute("DELETE FROM fingerpost.body WHERE id = ANY ($1)", &[&finished]).await?;
     client.batch_execute("COMMIT").await?;
+    for queue_id in unreadable.into_iter().map(from_sql) {
+        tracing::error!(alert = true, %queue_id, "a message cannot be read: it stays in the database, and may arrive twice");
+    }
     Ok(())
 }

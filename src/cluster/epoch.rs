@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::database::{Connection, Database, DatabaseError};
+use super::draining::Draining;
 use super::ids::MOST_NODES;
 use super::living::{self, Living};
 use super::shared::Shared;
@@ -89,6 +92,7 @@ pub struct Epoch {
     pub name: String,
     pub ids: Ids,
     pub pulse: Pulse,
+    pub(super) draining: Draining,
     /// The nodes that lived when the last heartbeat was answered.
     living: Mutex<Living>,
 }
@@ -115,10 +119,9 @@ impl Epoch {
         loop {
             let sent = boot_time();
             client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
-            // Of another name that had the number no id can be as late as now.
-            let statement = "SELECT coalesce(max(reached), 0) FROM fingerpost.node WHERE name = $1";
-            let reached: i64 = client.query_one(statement, &[&name]).await?.get(0);
-            let number = node(connection, name).await?;
+            // Again: `init` may have upgraded it meanwhile, and holds this lock while it does.
+            schema::check(connection).await?;
+            let Place { number, reached } = place(connection, name).await?;
             let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
             let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
             if let Some(other) = other.filter(|other| Some(*other) != mine) {
@@ -138,15 +141,25 @@ impl Epoch {
             let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
             let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
             client.execute(statement, &[&id, &configuration]).await?;
+            // Ids that were given out after the last heartbeat are skipped, and those of a node that ends before its first.
+            let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
+            let statement = "UPDATE fingerpost.node SET reached = greatest(reached, $2) WHERE number = $1";
+            client.execute(statement, &[&number, &from.cast_signed()]).await?;
             let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
             let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
             let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
             client.batch_execute("COMMIT").await?;
-            // Ids that were given out after the last heartbeat are skipped.
-            let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
             let node = number.unsigned_abs();
             let (pulse, living) = (Pulse::new(sent, age.unsigned_abs()), Mutex::new(living));
-            return Ok(Self { id, node, name: name.to_owned(), ids: Ids::new(node, from), pulse, living });
+            return Ok(Self {
+                id,
+                node,
+                name: name.to_owned(),
+                ids: Ids::new(node, from),
+                pulse,
+                draining: Draining::new(),
+                living,
+            });
         }
     }
 
@@ -156,7 +169,7 @@ impl Epoch {
         *self.living.lock()
     }
 
-    /// Shows that the node lives, and learns which others do.
+    /// Shows that the node lives and whether it drains, and learns which others live.
     ///
     /// # Errors
     /// [`DatabaseError::Ended`]: the epoch is gone.
@@ -169,12 +182,15 @@ impl Epoch {
                  WHERE epoch = $1 RETURNING epoch), \
              reached AS (UPDATE fingerpost.node SET reached = greatest(reached, $3) WHERE number = \
                  (SELECT node FROM fingerpost.epoch WHERE id = (SELECT epoch FROM beat))), \
+             drains AS (UPDATE fingerpost.epoch SET draining = $5 \
+                 WHERE id = (SELECT epoch FROM beat) AND draining <> $5), \
              age AS (UPDATE fingerpost.installation SET age = greatest(age, $2) RETURNING age) \
              SELECT (SELECT age FROM age), (SELECT count(*) FROM beat), {} FROM {}",
             living::COLUMNS,
             living::NODES
         );
-        let row = connection.client().query_one(&statement, &[&self.id, &age, &reached, &configuration]).await?;
+        let values: [&(dyn ToSql + Sync); 5] = [&self.id, &age, &reached, &configuration, &self.draining.to_write()];
+        let row = connection.client().query_one(&statement, &values).await?;
         let (age, living): (i64, i64) = (row.get(0), row.get(1));
         if living == 0 {
             return Err(DatabaseError::Ended);
@@ -268,30 +284,46 @@ async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -
     Ok(false)
 }
 
-/// The number of the node of this name. A new name gets that of a node that is [`FORGOTTEN`], if there is one: names of
-/// pods are new each time. Its last id stays in the row, so that none is given out twice.
+/// A node's number.
+struct Place {
+    number: i32,
+    /// Milliseconds that ids with this number had reached before, or its last node's heartbeats if that is later; 0: it is
+    /// new.
+    reached: i64,
+}
+
+/// The number of the node of this name, as [`place`] has it.
 pub(super) async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
+    Ok(place(connection, name).await?.number)
+}
+
+/// The number of the node of this name. A new name gets that of a node that is [`FORGOTTEN`], if there is one: names of
+/// pods are new each time. What its ids reached goes with it, so that none is given out twice.
+async fn place(connection: &Connection, name: &str) -> Result<Place, DatabaseError> {
     let client = connection.client();
     let time = now().cast_signed();
+    let found = |row: &Row| Place { number: row.get(0), reached: row.get(1) };
     // Nobody else takes it from now on.
-    let statement = "UPDATE fingerpost.node SET reached = greatest(reached, $2) WHERE name = $1 RETURNING number";
+    let statement = "WITH old AS (SELECT number, reached FROM fingerpost.node WHERE name = $1 FOR UPDATE) \
+         UPDATE fingerpost.node n SET reached = greatest(n.reached, $2) FROM old WHERE n.number = old.number \
+         RETURNING n.number, old.reached";
     if let Some(row) = client.query_opt(statement, &[&name, &time]).await? {
-        return Ok(row.get(0));
+        return Ok(found(&row));
     }
-    let statement = "UPDATE fingerpost.node SET name = $1, reached = $2 WHERE number = ( \
-             SELECT number FROM fingerpost.node n WHERE reached < $3 \
+    let statement = "WITH old AS (SELECT number, reached FROM fingerpost.node n WHERE reached < $3 \
                  AND NOT EXISTS (SELECT FROM fingerpost.epoch e WHERE e.node = n.number) \
                  AND NOT EXISTS (SELECT FROM fingerpost.queue q WHERE (q.id >> 10) & 1023 = n.number) \
              ORDER BY number LIMIT 1) \
-         RETURNING number";
+         UPDATE fingerpost.node n SET name = $1, reached = greatest(n.reached, $2) FROM old WHERE n.number = old.number \
+         RETURNING n.number, old.reached";
     let forgotten = time - i64::try_from(FORGOTTEN.as_millis()).unwrap_or_default();
     if let Some(row) = client.query_opt(statement, &[&name, &time, &forgotten]).await? {
-        return Ok(row.get(0));
+        return Ok(found(&row));
     }
     let statement = "INSERT INTO fingerpost.node (number, name, reached) \
          SELECT coalesce(max(number) + 1, 0), $1, $2 FROM fingerpost.node HAVING coalesce(max(number) + 1, 0) <= $3 \
-         RETURNING number";
-    let number = client.query_opt(statement, &[&name, &time, &MOST_NODES.cast_signed()]).await?;
+         RETURNING number, 0::bigint";
+    let new = client.query_opt(statement, &[&name, &time, &MOST_NODES.cast_signed()]).await?;
     let none = || DatabaseError::Unfit(format!("{} nodes have lived in the last 24 hours", MOST_NODES + 1));
-    number.map(|row| row.get(0)).ok_or_else(none)
+    new.as_ref().map(found).ok_or_else(none)
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -60,8 +61,29 @@ pub struct SharedAddresses {
     /// For questions, which must not wait for what is written.
     asking: Mutex<Option<Arc<Asking>>>,
     writing: Mutex<Option<Arc<Connection>>>,
-    /// Since when questions are not answered; the log has it.
+    /// When a question was not answered, if none was since.
     failed: parking_lot::Mutex<Option<Instant>>,
+    /// The log has that questions of this kind are not answered.
+    told: [AtomicBool; 2],
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Addresses,
+    Returned,
+}
+
+impl Question {
+    /// What an operator reads where it is not answered.
+    fn unanswered(self) -> &'static str {
+        match self {
+            Self::Addresses => "what other nodes know of addresses cannot be asked: nobody is refused for good",
+            Self::Returned => {
+                "how often a message has come back to other nodes cannot be asked: what comes back is put off"
+            }
+        }
+    }
 }
 
 /// A connection on which many ask at the same time.
@@ -74,7 +96,7 @@ struct Asking {
 impl SharedAddresses {
     pub(super) fn new(database: Database, node: u32) -> Self {
         let (asking, writing, failed) = (Mutex::default(), Mutex::default(), parking_lot::Mutex::default());
-        Self { database, node: node.cast_signed(), asking, writing, failed }
+        Self { database, node: node.cast_signed(), asking, writing, failed, told: <[AtomicBool; 2]>::default() }
     }
 
     async fn asking(&self) -> Result<Arc<Asking>, DatabaseError> {
@@ -137,31 +159,44 @@ impl SharedAddresses {
         Ok(returned.times.saturating_add(usize::try_from(others).unwrap_or_default()))
     }
 
-    /// What is answered within a second. After a question without an answer nothing is asked for as long.
-    async fn answered<T>(&self, asked: impl Future<Output = Result<T, DatabaseError>>) -> Option<T> {
+    /// What is answered within a second. After a question without an answer nothing is asked for as long; an error that the
+    /// database says on a connection that stays is an answer, and concerns no other question.
+    async fn answered<T>(
+        &self,
+        question: Question,
+        asked: impl Future<Output = Result<T, DatabaseError>>,
+    ) -> Option<T> {
         if self.failed.lock().is_some_and(|at| at.elapsed() < PAUSE) {
             return None;
         }
-        let error = match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(answer)) => {
-                *self.failed.lock() = None;
-                return Some(answer);
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer within a second".to_owned(),
+        let is_told = &self.told[question as usize];
+        let answer = tokio::time::timeout(PATIENCE, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(DatabaseError::Away("no answer within a second".into())));
+        let is_answered = match &answer {
+            Ok(_) => true,
+            Err(DatabaseError::Said { .. }) => self.is_open(),
+            Err(_) => false,
         };
+        let failed = (!is_answered).then(Instant::now);
         // Without it: what was asked may still come, and be in the way of what is asked next.
-        if let Ok(mut asking) = self.asking.try_lock() {
+        if failed.is_some()
+            && let Ok(mut asking) = self.asking.try_lock()
+        {
             *asking = None;
         }
-        if self.failed.lock().replace(Instant::now()).is_none() {
-            tracing::warn!(
-                alert = true,
-                error,
-                "what other nodes know of addresses cannot be asked: nobody is refused for good"
-            );
+        *self.failed.lock() = failed;
+        match &answer {
+            Ok(_) => is_told.store(false, Ordering::Relaxed),
+            Err(_) if is_told.swap(true, Ordering::Relaxed) => {}
+            Err(error) => tracing::warn!(alert = true, %error, "{}", question.unanswered()),
         }
-        None
+        answer.ok()
+    }
+
+    /// Whether questions have a connection that works.
+    fn is_open(&self) -> bool {
+        let asking = self.asking.try_lock();
+        asking.is_ok_and(|asking| asking.as_ref().is_some_and(|asking| asking.connection.is_believed()))
     }
 
     /// Writes what was learned.
@@ -253,11 +288,11 @@ impl SharedAddresses {
 
 impl SharedEvidence for SharedAddresses {
     fn ask(&self, names: SharedNames) -> BoxFuture<'_, Option<Evidence>> {
-        Box::pin(self.answered(self.evidence(names)))
+        Box::pin(self.answered(Question::Addresses, self.evidence(names)))
     }
 
     fn returned(&self, returned: Returned, now: QueueTime) -> BoxFuture<'_, Option<usize>> {
-        Box::pin(self.answered(self.returned_to_all(returned, now)))
+        Box::pin(self.answered(Question::Returned, self.returned_to_all(returned, now)))
     }
 }
 

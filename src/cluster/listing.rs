@@ -1,5 +1,7 @@
 //! The mail of all nodes, as the database has it, and which nodes there are: for operators.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 
 use super::batch;
@@ -51,6 +53,9 @@ impl Owner {
 
 const NODE_OF_QUEUE: &str = "fingerpost.queue q LEFT JOIN fingerpost.epoch e ON e.id = q.epoch \
      LEFT JOIN fingerpost.node n ON n.number = e.node";
+
+/// How long telling others that this node stops may take.
+const TELLING: Duration = Duration::from_secs(2);
 
 /// Whether a node may drain though no other one is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +115,10 @@ impl ClusterSpool {
     /// a session at the database, and do not drain.
     ///
     /// # Errors
-    /// [`DatabaseError`].
+    /// [`DatabaseError`]: it does not drain; if its row says so, the next heartbeat takes that back.
     pub async fn drain(&self, alone: Alone) -> Result<Vec<Living>, DatabaseError> {
+        let draining = &self.epoch().draining;
+        let _asking = draining.ask();
         let pooled = self.pool().get().await?;
         let (connection, client) = (pooled.connection(), pooled.client());
         let asked = async {
@@ -135,8 +142,33 @@ impl ClusterSpool {
             Ok(others)
         };
         let others = connection.while_believed(asked).await?;
+        if !others.is_empty() || alone == Alone::Too {
+            draining.begin();
+        }
         pooled.give_back().await;
         Ok(others)
+    }
+
+    /// The node begins to stop: from now on it takes over no more mail, and says so to those that would drain and count on it,
+    /// within 2 s if the database answers.
+    pub async fn begin_to_stop(&self) {
+        self.take_over_no_more();
+        self.epoch().draining.begin();
+        let told = async {
+            let pooled = self.pool().get().await?;
+            // A primary that forgets it hears it again with the next heartbeat.
+            let statement = format!(
+                "BEGIN; SET LOCAL synchronous_commit = off; UPDATE fingerpost.epoch SET draining = true WHERE id = {}; COMMIT",
+                self.epoch().id
+            );
+            pooled.client().batch_execute(&statement).await?;
+            pooled.give_back().await;
+            Ok::<_, DatabaseError>(())
+        };
+        let told = tokio::time::timeout(TELLING, told).await;
+        if let Err(error) = told.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into()))) {
+            tracing::debug!(%error, "other nodes cannot be told that this one stops");
+        }
     }
 }
 

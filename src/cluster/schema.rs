@@ -4,6 +4,8 @@
 use tokio_postgres::error::SqlState;
 
 use super::database::{Connection, DatabaseError};
+use super::moving::MoveError;
+use super::stopped;
 use crate::obstacle::Obstacle;
 
 /// The number that this version writes. The schemas that it can work with are this one alone.
@@ -146,26 +148,31 @@ fn is_missing(error: &tokio_postgres::Error) -> bool {
     [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::INVALID_SCHEMA_NAME)].contains(&error.code())
 }
 
-/// Makes the schema, or upgrades it, in one transaction.
+/// Makes the schema, or upgrades it, in one transaction. Before an upgrade it ends the nodes that have no session at the
+/// database, and whose heartbeats do not go on for [`SILENT`](super::epoch::SILENT).
 ///
 /// # Errors
 /// [`DatabaseError`]; [`DatabaseError::Unfit`] where nodes of an older version live, or the schema is too new.
 pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
     let client = connection.client();
-    // One at a time: two administrators may do it at once.
-    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost schema'))").await?;
+    if number(connection).await?.is_some_and(|from| from < SCHEMA) {
+        end_silent(connection).await.map_err(|error| match error {
+            MoveError::Database(error) => error,
+            error => DatabaseError::Unfit(error.to_string()),
+        })?;
+    }
+    // One at a time: two administrators may do it at once. And no node joins meanwhile: it looks at the schema under the
+    // second lock.
+    let begin = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost schema')); \
+         SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))";
+    client.batch_execute(begin).await?;
     let found = number_or_none(connection).await?;
     let from = found.unwrap_or_default();
     if from > SCHEMA {
         return Err(too_new(from));
     }
     if from > 0 && from < SCHEMA {
-        let living: i64 = client.query_one("SELECT count(*) FROM fingerpost.epoch", &[]).await?.get(0);
-        if living > 0 {
-            return Err(DatabaseError::Unfit(format!(
-                "{living} nodes of an older version are running: stop them (`fingerpost cluster status` names them)"
-            )));
-        }
+        refuse_living(connection).await?;
     }
     for (number, migration) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > from) {
         client.batch_execute(migration).await?;
@@ -177,6 +184,25 @@ pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
         Some(SCHEMA) => Made::AlreadyThere,
         Some(from) => Made::Upgraded(from),
     })
+}
+
+async fn end_silent(connection: &Connection) -> Result<(), MoveError> {
+    let silent = stopped::silent(connection, None).await?;
+    stopped::end(connection, &silent).await
+}
+
+/// Nodes may have joined since the silent ones were ended.
+async fn refuse_living(connection: &Connection) -> Result<(), DatabaseError> {
+    let statement = "SELECT n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node ORDER BY n.name";
+    let rows = connection.client().query(statement, &[]).await?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(DatabaseError::Unfit(format!(
+        "nodes of an older version are running: {}. Stop them first; `fingerpost cluster status` shows them",
+        names.join(", ")
+    )))
 }
 
 /// As [`number`], where a missing table must not end the transaction.

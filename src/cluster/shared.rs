@@ -25,6 +25,8 @@ pub(super) struct Shared {
     /// The digest of the configuration in force.
     pub(super) configuration: Mutex<String>,
     pub(super) condition: Condition,
+    /// The node stops.
+    takes_over_no_more: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -46,6 +48,7 @@ impl Shared {
             abandoned: Mutex::default(),
             configuration: Mutex::new(configuration.to_owned()),
             condition: Condition::default(),
+            takes_over_no_more: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }
@@ -60,6 +63,14 @@ impl Shared {
 
     pub(super) fn takes_records(&self) -> bool {
         self.condition.takes_records()
+    }
+
+    pub(super) fn take_over_no_more(&self) {
+        self.takes_over_no_more.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn takes_over(&self) -> bool {
+        !self.takes_over_no_more.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -177,6 +177,11 @@ impl ClusterSpool {
         *self.shared.configuration.lock() = digest;
     }
 
+    /// Mail of nodes that are gone is for others from now on.
+    pub(super) fn take_over_no_more(&self) {
+        self.shared.take_over_no_more();
+    }
+
     /// Leaves the cluster: other nodes take over at once what is left. What was submitted before is committed first.
     pub async fn leave(&self) {
         self.jobs.lock().take();

@@ -78,13 +78,11 @@ impl Sweep {
                         self.database.connect().await?
                     }
                 };
-                let swept = async {
-                    self.watch(&open).await?;
-                    self.take_over(&open).await?;
-                    self.name_unread(&open).await?;
-                    clean(&open).await
-                };
-                open.while_believed(swept).await?;
+                // Each part has its own time: a takeover of very much mail takes long.
+                open.while_believed(self.watch(&open)).await?;
+                self.take_over(&open).await?;
+                open.while_believed(self.name_unread(&open)).await?;
+                open.while_believed(clean(&open)).await?;
                 Ok::<_, DatabaseError>(open)
             };
             match swept.await {
@@ -118,16 +116,27 @@ impl Sweep {
     }
 
     /// Takes over the messages of epochs that have ended. What another node is taking over at the same time is left to it.
+    /// However long that takes, heartbeats are looked at as often as without it.
     async fn take_over(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
-        self.settle(connection).await?;
+        connection.while_believed(self.settle(connection)).await?;
         // Which epochs are gone is asked first: they never come back, while a row may get a living one meanwhile.
-        self.gone = connection.client().query(GONE, &[]).await?.iter().map(|row| row.get(0)).collect();
+        connection.while_believed(self.look_for_gone(connection)).await?;
+        let mut watched = Instant::now();
         for epoch in self.gone.clone() {
             let mut after = Some(i64::MIN);
-            while let Some(id) = after {
-                after = self.take_some(connection, epoch, id).await?;
+            while let Some(id) = after.filter(|_| self.shared.takes_over()) {
+                after = connection.while_believed(self.take_some(connection, epoch, id)).await?;
+                if watched.elapsed() >= BEAT {
+                    connection.while_believed(self.watch(connection)).await?;
+                    watched = Instant::now();
+                }
             }
         }
+        Ok(())
+    }
+
+    async fn look_for_gone(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        self.gone = connection.client().query(GONE, &[]).await?.iter().map(|row| row.get(0)).collect();
         Ok(())
     }
 

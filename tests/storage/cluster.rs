@@ -26,11 +26,13 @@ mod damaged;
 mod export;
 mod formats;
 mod import;
+mod leaving;
 mod limits;
 mod loops;
 mod queue_commands;
 mod rounds;
 mod shared;
+mod upgrades;
 
 /// A primary, its standby, and a database in them.
 struct Setup {
@@ -377,8 +379,11 @@ async fn a_number_goes_to_a_new_name_when_its_node_and_its_mail_are_long_gone() 
     eventually("the mail is taken over", Duration::from_secs(20), taken).await;
     third.commit(changed(vec![delivered(id, 0)])).await.unwrap();
 
+    let reached: u64 = setup.primary.sql("SELECT reached FROM fingerpost.node WHERE number = 0").parse().unwrap();
     let fourth = setup.node("pod-d").await;
     assert_eq!(fourth.epoch().node, 0);
+    let next = fourth.epoch().ids.next(0).made_at();
+    assert!(next.0 > reached / 1000, "not even where the clock goes back: {next:?} {reached}");
     assert!(fourth.new_id() > id, "an id of before is not given out again");
     assert_eq!(setup.rows("node"), 3);
     drop(first);

@@ -73,3 +73,34 @@ async fn an_older_format_is_read_and_a_newer_one_waits_for_its_version() {
     eventually("it is taken over", SOON, || node.live_messages() == 2).await;
     assert_eq!(entry_of(&node, newer.id).await, Some(newer));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_format_spoils_nothing_that_is_written_beside_it() {
+    let setup = Setup::start();
+    setup.init().await;
+    let node = setup.node("a").await;
+    let mails: Vec<_> = (0..3).map(|_| mail(&*node, 100, 2)).collect();
+    let ids: Vec<QueueId> = mails.iter().map(|(draft, _)| draft.id()).collect();
+    node.commit(accepted(mails)).await.unwrap();
+    let newer = |id: QueueId| {
+        setup.primary.sql(&format!("UPDATE fingerpost.queue SET format = 99 WHERE id = {}", to_sql(id)));
+    };
+    let unowned = |id: QueueId| {
+        setup.primary.sql(&format!("SELECT epoch = 0 FROM fingerpost.queue WHERE id = {} AND format = 99", to_sql(id)))
+    };
+
+    newer(ids[0]);
+    node.commit(changed(vec![delivered(ids[0], 0), delivered(ids[1], 0)])).await.unwrap();
+    assert!(node.condition().takes_records());
+    assert_eq!(unowned(ids[0]), "t", "it waits for a node of its version");
+    assert_eq!((node.live_messages(), entry_of(&node, ids[0]).await), (2, None));
+    assert_eq!(node.open_recipients(ids[1]), [1]);
+
+    // After the end of the epoch it is left to whoever has it.
+    newer(ids[1]);
+    let connection = setup.database().connect().await.unwrap();
+    delivered_after_all(&connection, &[delivered(ids[1], 1), delivered(ids[2], 0)]).await.unwrap();
+    assert_eq!(unowned(ids[1]), "f");
+    let last = entry_of(&node, ids[2]).await.unwrap();
+    assert!(matches!(last.recipients[0].state, RecipientState::Done(_)), "{last:?}");
+}

@@ -1,6 +1,7 @@
 //! What nodes know together: two programs, one database, and a next hop that changes its mind.
 
 use fingerpost::routing::recently_good::{Evidence, News, SharedEvidence, SharedNames};
+use fingerpost::routing::relay_memory::Returned;
 use fingerpost::time::QueueTime;
 use support::scripted_smtp_server::ScriptedSmtpServer;
 use support::senders::Raw;
@@ -180,4 +181,21 @@ async fn what_is_written_together_is_the_last_word_about_each() {
     assert_eq!((known.since, known.last, &*known.connector), (time(30), time(30), "x"));
     a.forget(time(7 * 24 * 3600 + 8)).await.unwrap();
     assert_eq!((setup.rows("accepted_address"), setup.rows("refused_address")), (1, 0));
+}
+
+/// Where what comes back cannot be written, addresses can be asked for all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_one_question_is_not_in_the_way_of_others() {
+    let setup = Setup::start();
+    setup.init().await;
+    let addresses = setup.node("a").await.addresses();
+    let names = SharedNames { address: 1, entry: 2 };
+    let returned = Returned { hash: 3, times: 1, loops_at: 9 };
+    assert_eq!(addresses.returned(returned, QueueTime(10_000_000)).await, Some(1));
+    setup.primary.sql("ALTER TABLE fingerpost.returned_message ADD CHECK (times < 2)");
+    for _ in 0..3 {
+        assert_eq!(addresses.returned(Returned { times: 2, ..returned }, QueueTime(10_000_000)).await, None);
+        assert_eq!(addresses.ask(names).await, Some(Evidence::default()));
+    }
+    assert_eq!(addresses.returned(returned, QueueTime(10_000_000)).await, Some(1));
 }
