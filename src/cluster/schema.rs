@@ -148,8 +148,8 @@ fn is_missing(error: &tokio_postgres::Error) -> bool {
     [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::INVALID_SCHEMA_NAME)].contains(&error.code())
 }
 
-/// Makes the schema, or upgrades it, in one transaction. Before an upgrade it ends the nodes that have no session at the
-/// database, and whose heartbeats do not go on for [`SILENT`](super::epoch::SILENT).
+/// Makes the schema, or upgrades it, in one transaction. Before an upgrade it ends the nodes whose heartbeats do not go on
+/// for [`SILENT`](super::epoch::SILENT).
 ///
 /// # Errors
 /// [`DatabaseError`]; [`DatabaseError::Unfit`] where nodes of an older version live, or the schema is too new.
@@ -187,8 +187,8 @@ pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
 }
 
 async fn end_silent(connection: &Connection) -> Result<(), MoveError> {
-    let silent = stopped::silent(connection, None).await?;
-    stopped::end(connection, &silent).await
+    let unended = stopped::unended(connection, None, "").await?;
+    stopped::end(connection, &unended).await
 }
 
 /// Nodes may have joined since the silent ones were ended.
