@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use fingerpost::cluster::batch::delivered_after_all;
@@ -34,6 +35,26 @@ fn own(spool: &Path) -> LogStore {
 
 async fn run(setup: &Setup, spool: &Path) -> Result<Exported, MoveError> {
     export(&setup.database(), spool, &own(spool)).await
+}
+
+/// The mail that a node has left behind, and a spool's folder that is not there yet.
+struct Left {
+    setup: Setup,
+    kept: Vec<(Entry, Vec<u8>)>,
+    spool: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Left {
+    async fn behind(messages: usize) -> Self {
+        let setup = Setup::start();
+        setup.init().await;
+        let folder = tempfile::tempdir().unwrap();
+        let node = setup.node("zero").await;
+        let kept = filled(&node, messages).await;
+        node.leave().await;
+        Self { setup, kept, spool: folder.path().join("state/spool"), folder }
+    }
 }
 
 /// So many messages in the database, one of them large and one half delivered; with their contents.
@@ -145,13 +166,7 @@ async fn all_mail_is_moved_once_though_the_move_breaks_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
-    let setup = Setup::start();
-    setup.init().await;
-    let folder = tempfile::tempdir().unwrap();
-    let spool = folder.path().join("state/spool");
-    let node = setup.node("zero").await;
-    let kept = filled(&node, 8).await;
-    node.leave().await;
+    let Left { setup, kept, spool, folder: _folder } = Left::behind(8).await;
     let ids: Vec<i64> = kept.iter().map(|(entry, _)| to_sql(entry.id)).collect();
     setup.primary.sql(&format!(
         "UPDATE fingerpost.body SET content = set_byte(content, 9, 255 - get_byte(content, 9)) WHERE id = {}; \
@@ -188,13 +203,8 @@ async fn what_is_damaged_stays_in_the_database_and_stops_nothing() {
 /// What nodes that were cut off write of rows that were read already: one is delivered by half, one as a whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_while_it_is_moved_is_moved_as_it_is_then() {
-    let setup = Setup::start();
-    setup.init().await;
-    let folder = tempfile::tempdir().unwrap();
-    let spool = folder.path().join("state/spool");
-    let node = setup.node("zero").await;
-    let kept: Vec<Entry> = filled(&node, 4).await.into_iter().map(|(entry, _)| entry).collect();
-    node.leave().await;
+    let Left { setup, kept, spool, folder: _folder } = Left::behind(4).await;
+    let kept: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
     setup.primary.sql(&format!("DELETE FROM fingerpost.queue WHERE id <= {}", to_sql(kept[1].id)));
     let number = 0x1234_5678;
     own(&spool);
@@ -225,13 +235,7 @@ async fn what_changes_while_it_is_moved_is_moved_as_it_is_then() {
 /// As PostgreSQL says it of a page whose checksum is wrong, or of a value of which a part is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_cannot_read_stops_nothing() {
-    let setup = Setup::start();
-    setup.init().await;
-    let folder = tempfile::tempdir().unwrap();
-    let spool = folder.path().join("state/spool");
-    let node = setup.node("zero").await;
-    let kept = filled(&node, 8).await;
-    node.leave().await;
+    let Left { setup, kept, spool, folder: _folder } = Left::behind(8).await;
     let (row, content) = (kept[2].0.id, kept[7].0.id);
     setup.primary.sql(&format!(
         "CREATE FUNCTION broken(bigint) RETURNS bytea LANGUAGE plpgsql STABLE AS \
@@ -285,13 +289,7 @@ async fn a_node_lives_that_beats_and_not_one_that_has_a_session() {
 /// The mail that a spool still has after it was imported is the cluster's: it goes before anything comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_imported_before_is_dropped_though_that_breaks_off() {
-    let setup = Setup::start();
-    setup.init().await;
-    let folder = tempfile::tempdir().unwrap();
-    let spool = folder.path().join("state/spool");
-    let node = setup.node("zero").await;
-    let kept = filled(&node, 8).await;
-    node.leave().await;
+    let Left { setup, kept, spool, folder: _folder } = Left::behind(8).await;
     let old = own(&spool);
     for _ in 0..5 {
         let (draft, entry) = mail(&old, 300, 2);
