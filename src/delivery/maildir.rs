@@ -29,11 +29,19 @@ pub struct Letter {
     pub body: Stored,
 }
 
-/// Writes the message and returns only when it is durable.
+/// What became of a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    InMailbox,
+    /// It was not ours any more: nothing is in the mailbox.
+    NotOurs,
+}
+
+/// Writes the message and returns only when it is durable. `is_ours` is asked at the last moment before it can be seen.
 ///
 /// # Errors
 /// An error of the file system; the message is not in `new` then, or completely.
-pub fn deliver(letter: Letter) -> io::Result<()> {
+pub fn deliver(letter: Letter, is_ours: impl FnOnce() -> bool) -> io::Result<Delivered> {
     let mailbox = folder(&letter.root, &letter.mailbox);
     let (tmp, new) = (mailbox.join("tmp"), mailbox.join("new"));
     for folder in [&tmp, &new, &mailbox.join("cur")] {
@@ -41,13 +49,17 @@ pub fn deliver(letter: Letter) -> io::Result<()> {
     }
     let name = fitting(letter.name);
     let written = tmp.join(&name);
-    let stored =
-        write(&written, letter.reverse_path, &letter.body).and_then(|()| fs::rename(&written, new.join(&name)));
-    if let Err(error) = stored {
-        let _ = fs::remove_file(&written);
-        return Err(error);
+    let stored = write(&written, letter.reverse_path, &letter.body).and_then(|()| match is_ours() {
+        true => fs::rename(&written, new.join(&name)).map(|()| Delivered::InMailbox),
+        false => Ok(Delivered::NotOurs),
+    });
+    match stored {
+        Ok(Delivered::InMailbox) => sync_folder(&new)?,
+        Ok(Delivered::NotOurs) | Err(_) => {
+            let _ = fs::remove_file(&written);
+        }
     }
-    sync_folder(&new)
+    stored
 }
 
 fn write(path: &Path, reverse_path: ReversePath, body: &Stored) -> io::Result<()> {
@@ -139,8 +151,8 @@ mod tests {
             let mailbox = Address::parse(&address).unwrap();
             let body = Stored::memory("x\r\n".into());
             let name = format!("1770000000.{id}R0.{host}");
-            deliver(Letter { root: root.path().join("m"), mailbox, reverse_path: ReversePath::Null, name, body })
-                .unwrap();
+            let letter = Letter { root: root.path().join("m"), mailbox, reverse_path: ReversePath::Null, name, body };
+            deliver(letter, || true).unwrap();
         }
         for (address, letters) in [(long('a'), 2), (long('b'), 1), (rené, 1)] {
             let new = folder(&root.path().join("m"), &Address::parse(&address).unwrap()).join("new");
@@ -151,21 +163,27 @@ mod tests {
     #[test]
     fn a_message_arrives_whole_once() {
         let root = tempfile::tempdir().unwrap();
-        for _ in 0..2 {
-            deliver(Letter {
+        let mailbox = root.path().join("mail/contoso.com/alice");
+        let files = |folder: &str| fs::read_dir(mailbox.join(folder)).unwrap().count();
+        for (is_ours, expected, arrived) in
+            [(false, Delivered::NotOurs, 0), (true, Delivered::InMailbox, 1), (true, Delivered::InMailbox, 1)]
+        {
+            let letter = Letter {
                 root: root.path().join("mail"),
                 mailbox: Address::parse("alice@contoso.com").unwrap(),
                 reverse_path: ReversePath::Null,
                 name: "1.Q.host".into(),
                 body: Stored::memory("Subject: x\r\n\r\n.\r\n".into()),
-            })
-            .unwrap();
+            };
+            let asked_at_last = || {
+                assert_eq!(files("tmp"), 1);
+                is_ours
+            };
+            assert_eq!(deliver(letter, asked_at_last).unwrap(), expected);
+            assert_eq!((files("new"), files("tmp")), (arrived, 0));
         }
-        let mailbox = root.path().join("mail/contoso.com/alice");
         let text = fs::read_to_string(mailbox.join("new/1.Q.host")).unwrap();
         assert_eq!(text, "Return-Path: <>\r\nSubject: x\r\n\r\n.\r\n");
-        assert_eq!(fs::read_dir(mailbox.join("new")).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(mailbox.join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
@@ -185,7 +203,7 @@ mod tests {
                 name: "1.Q.host".into(),
                 body: body.clone(),
             };
-            assert_eq!(deliver(letter).unwrap_err().kind(), io::ErrorKind::InvalidData, "{size}");
+            assert_eq!(deliver(letter, || true).unwrap_err().kind(), io::ErrorKind::InvalidData, "{size}");
             assert!(body.is_damaged());
             for folder in ["new", "tmp", "cur"] {
                 let folder = root.path().join("mail/contoso.com/alice").join(folder);

@@ -14,7 +14,7 @@ use crate::config::{Protocol, SendConnector, SmtpOut};
 use crate::delivery::attempt::{GivesPlace, Reach};
 use crate::delivery::branch::{NOT_OURS, QueuedBranch};
 use crate::delivery::concurrently::concurrently;
-use crate::delivery::maildir::{self, Letter};
+use crate::delivery::maildir::{self, Delivered, Letter};
 use crate::delivery::outcome::{Class, Outcome};
 use crate::delivery::refuses_everybody::{Source, Step};
 use crate::delivery::unknown::{Judged, Unknown};
@@ -209,9 +209,6 @@ impl Sending<'_> {
 
     async fn to_mailbox(&self, root: &Path, attempted: &Attempted) -> Outcome {
         let Self { shared, in_force, entry, .. } = *self;
-        if !shared.parts.spool.may_send() {
-            return Outcome::ours(Class::LeftToQueue, NOT_OURS);
-        }
         let body = match content::open(shared, entry).await {
             Ok(body) => body,
             Err(outcome) => return outcome,
@@ -225,9 +222,11 @@ impl Sending<'_> {
             name: format!("{}.{}R{}.{host}", entry.received_at.0, entry.id, attempted.recipient),
             body,
         };
-        let written = tokio::task::spawn_blocking(move || maildir::deliver(letter)).await;
+        let spool = shared.parts.spool.clone();
+        let written = tokio::task::spawn_blocking(move || maildir::deliver(letter, || spool.may_send())).await;
         let error = match written {
-            Ok(Ok(())) => {
+            Ok(Ok(Delivered::NotOurs)) => return Outcome::ours(Class::LeftToQueue, NOT_OURS),
+            Ok(Ok(Delivered::InMailbox)) => {
                 let success = Some(Action::Delivered);
                 return Outcome { success, ..Outcome::said(Class::Accepted, IN_MAILBOX, &"maildir".into()) };
             }
