@@ -46,6 +46,8 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
     let reported: Vec<Reported> = settled.iter().filter_map(|settled| settled.reported.clone()).collect();
     let mut due = Due { reported: reported.clone(), readings: 0 };
     let mut wait = Duration::from_secs(1);
+    let condition = shared.parts.spool.condition();
+    let mut is_over = false;
     let report = loop {
         match try_commit(shared, in_force, entry, &about, &settled, &mut due).await {
             Ok(report) => break report,
@@ -55,6 +57,8 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            // Another node has our mail: what was delivered still counts, if it is written now.
+            _ = condition.ended(), if !is_over => is_over = true,
             () = shared.stopping.cancelled() => return false,
         }
     };
