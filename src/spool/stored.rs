@@ -135,12 +135,12 @@ impl Stored {
             Source::Memory(content) => {
                 let from = usize::try_from(at).unwrap_or(usize::MAX);
                 let to = from.saturating_add(length);
-                return if to <= content.len() { Ok(content.slice(from..to)) } else { Err(ended()) };
+                return if to <= content.len() { Ok(content.slice(from..to)) } else { Err(self.ended()) };
             }
             Source::Elsewhere { content, .. } => {
                 let piece = content.piece(at, length).await?;
                 if piece.len() != length {
-                    return Err(ended());
+                    return Err(self.ended());
                 }
                 if length as u64 == self.size() {
                     self.check(crc32c::crc32c(&piece))?;
@@ -209,10 +209,14 @@ impl Stored {
             Source::Range { .. } | Source::Elsewhere { .. } | Source::Memory(_) => Ok(()),
         }
     }
-}
 
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was")
+    /// It is shorter than it was. In a database that is damage: a part of it was deleted.
+    fn ended(&self) -> io::Error {
+        if let Source::Elsewhere { .. } = &self.source {
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was")
+    }
 }
 
 #[derive(Debug)]
@@ -270,7 +274,7 @@ impl Read for Reader {
             }
         };
         if read == 0 {
-            return Err(ended());
+            return Err(self.stored.ended());
         }
         self.sum = crc32c::crc32c_append(self.sum, &to[..read]);
         self.at += read as u64;
