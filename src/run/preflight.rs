@@ -14,7 +14,7 @@ use nix::unistd::{Uid, User};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::{named_files, privileges};
-use crate::config::{Auth, Config, DirectoryKind, Protocol, ReceiveConnector};
+use crate::config::{Auth, Cluster, Config, DirectoryKind, Protocol, ReceiveConnector};
 use crate::obstacle::Obstacle;
 use crate::private::{self, Starts};
 use crate::tls::serve;
@@ -194,6 +194,10 @@ fn read_later(config: &Config) -> Vec<(String, PathBuf)> {
         if let Auth::Users(file) = &connector.auth {
             files.push((format!("auth {of}"), file.clone()));
         }
+    }
+    if let Some(Cluster { password_file, ca, .. }) = &config.cluster {
+        let named = [("[cluster] password_file", password_file), ("[cluster] ca", ca)];
+        files.extend(named.into_iter().filter_map(|(key, file)| Some((key.to_owned(), file.clone()?))));
     }
     for directory in &config.directories {
         let of = format!("of directory {}", directory.name);

@@ -2,6 +2,7 @@
 //! and in `aside/` copies of damaged content. One process has it at a time.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::draft::BlobDraft;
@@ -10,6 +11,7 @@ use super::layout::{self, Layout, failed, make_folder, new_file, sync_folder};
 use super::stored::Stored;
 use super::{SpoolError, quarantine};
 use crate::message::queue_id::QueueId;
+use crate::private;
 
 /// What the file of the epoch begins with; the number is its format.
 const MAGIC: &str = "fingerpost epoch 1 ";
@@ -75,7 +77,10 @@ impl NodeFolder {
     /// [`SpoolError::Io`].
     pub fn save_epoch(&self, epoch: i64) -> Result<(), SpoolError> {
         let (path, draft) = (self.file("epoch"), self.folder.join("epoch.new"));
-        let written = fs::write(&draft, format!("{MAGIC}{epoch}\n")).and_then(|()| File::open(&draft)?.sync_all());
+        let written = private::create(&draft).and_then(|mut file| {
+            file.write_all(format!("{MAGIC}{epoch}\n").as_bytes())?;
+            file.sync_all()
+        });
         written.and_then(|()| fs::rename(&draft, &path)).map_err(|e| failed("cannot write", &path, &e))?;
         sync_folder(&self.folder)
     }
