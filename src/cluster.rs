@@ -1,7 +1,7 @@
 //! Several nodes with one queue: a spool in PostgreSQL (docs/cluster.md, DESIGN section 11).
 //!
 //! The parts: [`database`] (connections), [`schema`] (its tables, by number), `settings` (what it must be like), [`epoch`] (a node's life, from joining
-//! until its rows are given to others), [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
+//! until its rows are given to others) with `node_number`, `ids` and `draining`, [`timelines`] (which primary is believed), [`ClusterSpool`] (what sessions and delivery use), `committer` with
 //! [`batch`] (group commit, and transactions whose outcome is unknown), `contents` (bodies), `sweep` (takes over the
 //! mail of nodes that are gone), [`living`] with [`census`] (which nodes live, and the gauges that one exports for all),
 //! [`evidence`] and `secrets` (what nodes know together), [`state`] (what a node has in memory of its own mail; pure).
@@ -15,7 +15,7 @@ mod committer;
 mod contents;
 pub mod database;
 pub mod directory_reads;
-mod draining;
+pub mod draining;
 pub mod epoch;
 pub mod evidence;
 pub mod export;
@@ -24,6 +24,7 @@ pub mod import;
 pub mod listing;
 pub mod living;
 pub mod moving;
+mod node_number;
 pub mod requests;
 pub mod schema;
 mod secrets;

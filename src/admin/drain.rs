@@ -14,7 +14,7 @@ use super::all_nodes::in_time;
 use super::api::{Answer, failed, is_given};
 use super::json::Json;
 use super::probes::Phase;
-use crate::cluster::listing::Alone;
+use crate::cluster::draining::Alone;
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_hours(1);

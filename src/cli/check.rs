@@ -95,7 +95,7 @@ pub(super) async fn form(file: &Path, format: Format) -> anyhow::Result<Outcome>
             let mut findings = preflight(file, &config).await;
             findings.extend(certificates::out_of_time(&config, UnixTime::now()));
             findings.extend(spool::mark(&config));
-            findings.extend(spool::look(&config.server.state_dir, Look::Headers));
+            findings.extend(spool::look(&config, Look::Headers));
             print(&config, findings, format)
         }
         Err(problems) => refuse(&problems, format),

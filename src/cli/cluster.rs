@@ -54,7 +54,7 @@ pub(super) async fn cluster(config: &Path, command: ClusterCommand) -> anyhow::R
             ClusterCommand::Init => init(&database.connect().await?, &cluster).await,
             ClusterCommand::Import => {
                 moves::as_owner(&state_dir)?;
-                moves::import(&database.connect().await?, &cluster, &state_dir).await
+                moves::import(&database, &cluster, &state_dir).await
             }
             ClusterCommand::Export => {
                 moves::as_owner(&state_dir)?;
@@ -158,7 +158,10 @@ fn problems(status: &ClusterStatus, standby: Standby) -> Vec<String> {
         }
     }
     if !status.agrees() {
-        problems.push("the nodes have different configurations: compare their files, and reload".to_owned());
+        problems.push(
+            "the nodes have different configurations: compare their files, and reload; for [cluster], restart"
+                .to_owned(),
+        );
     }
     problems
 }

@@ -1,5 +1,7 @@
 //! Rows of the queue with what became of their messages.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Row;
 
 use super::batch::entry;
@@ -24,15 +26,17 @@ pub(super) struct Applied {
 /// [`DatabaseError::Unfit`]: an entry cannot be written.
 pub(super) fn applied(rows: &[Row], changes: &[Change]) -> Result<Applied, DatabaseError> {
     let mut applied = Applied::default();
+    let mut of: HashMap<i64, Vec<&Change>> = HashMap::new();
+    for change in changes {
+        of.entry(to_sql(change.id)).or_default().push(change);
+    }
     for row in rows {
         let id = row.get::<_, i64>(0);
         let Ok(mut entry) = entry(row.get(1), row.get(2)) else {
             applied.unreadable.push(id);
             continue;
         };
-        for change in changes.iter().filter(|change| to_sql(change.id) == id) {
-            entry.apply(change);
-        }
+        of.remove(&id).into_iter().flatten().for_each(|change| entry.apply(change));
         if entry.is_finished() {
             applied.finished.push(id);
         } else {

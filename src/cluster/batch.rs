@@ -9,6 +9,7 @@ use tokio_postgres::{Row, Statement};
 use super::applied::{self, Applied};
 use super::database::{Connection, DatabaseError};
 use super::ids::{from_sql, to_sql};
+use super::settings::no_standby_named;
 use crate::config::Standby;
 use crate::message::queue_id::QueueId;
 use crate::spool::entry::{Change, Entry, RecipientState};
@@ -42,6 +43,8 @@ pub struct Batch {
     /// Messages whose entries change, and all changes.
     pub changed: Vec<QueueId>,
     pub changes: Vec<Change>,
+    /// Statements that have nothing to do are made, too: they show whether mail could be accepted.
+    pub tries_all: bool,
 }
 
 /// How a transaction ended.
@@ -127,7 +130,8 @@ impl Statements {
     }
 }
 
-/// Makes a batch durable. The COMMIT is waited for, however long it takes.
+/// Makes a batch durable. The COMMIT is never cancelled, but left after a minute, or where another primary has replaced its
+/// own: whoever hears no answer asks for it by its key.
 pub async fn commit(
     connection: &Connection,
     statements: &Statements,
@@ -135,27 +139,27 @@ pub async fn commit(
     batch: &Batch,
     standby: Standby,
 ) -> End {
-    let written = write(connection, statements, epoch, batch).await;
+    let written = connection.while_believed(write(connection, statements, epoch, batch)).await;
     let written = written.and_then(|(standbys, finished)| Ok((replication(&standbys, standby)?, finished)));
     let (replication, finished) = match written {
         Ok(written) => written,
         Err(error) => {
-            // Nothing was committed, whether this is heard or not.
-            let _ = connection.client().batch_execute("ROLLBACK").await;
+            // Nothing was committed, whether this is heard or not; where there is no answer the session ends.
+            if !matches!(error, DatabaseError::Away(_)) {
+                let rollback = async { Ok(connection.client().batch_execute("ROLLBACK").await?) };
+                let _ = connection.while_believed(rollback).await;
+            }
             return End::Refused(error);
         }
     };
-    let (client, warnings) = (connection.client(), connection.warnings());
-    let committed = client.batch_execute("COMMIT");
-    let standbys = client.query_one(&statements.standby, &[]);
-    let after = tokio::try_join!(biased; committed, standbys);
-    let standbys = after.map(|((), row)| row.get::<_, String>(0)).map_err(DatabaseError::from);
-    // A wait for the standby that was cancelled ends as a success with a warning; one that ends because no standby is
-    // named any more, without.
-    if connection.warnings() != warnings {
-        return End::Unknown(DatabaseError::Away("the wait for the standby was cancelled".into()));
-    }
-    match standbys.and_then(|standbys| self::replication(&standbys, standby)) {
+    let client = connection.client();
+    // A wait for the standby that ends because none is named any more ends without a warning.
+    let committed = connection.without_warning(async {
+        let (committed, standbys) = (client.batch_execute("COMMIT"), client.query_one(&statements.standby, &[]));
+        let ((), standbys) = tokio::try_join!(biased; committed, standbys)?;
+        Ok(standbys.get::<_, String>(0))
+    });
+    match connection.while_believed(committed).await.and_then(|standbys| self::replication(&standbys, standby)) {
         Ok(_) => End::Committed(replication, finished),
         Err(error) => End::Unknown(error),
     }
@@ -165,11 +169,7 @@ fn replication(standbys: &str, wanted: Standby) -> Result<Replication, DatabaseE
     match (standbys.trim().is_empty(), wanted) {
         (false, _) => Ok(Replication::Standby),
         (true, Standby::Preferred) => Ok(Replication::Alone),
-        (true, Standby::Required) => Err(DatabaseError::Unfit(
-            "synchronous_standby_names is empty: no second machine would have the mail; name the standby, or set \
-             [cluster] standby = \"preferred\""
-                .into(),
-        )),
+        (true, Standby::Required) => Err(no_standby_named()),
     }
 }
 
@@ -190,7 +190,7 @@ async fn write(
     let begun = async { client.execute(&statements.begin, &[&key, &epoch]).await };
     let standby = async { client.query_one(&statements.standby, &[]).await };
     let messages = async {
-        if new.ids.is_empty() {
+        if new.ids.is_empty() && !batch.tries_all {
             return Ok(Vec::new());
         }
         let queue =
@@ -206,13 +206,14 @@ async fn write(
         Ok(uploaded)
     };
     let removed = async {
-        if gone.is_empty() {
+        if gone.is_empty() && !batch.tries_all {
             return Ok(());
         }
+        // First the upload: it waits for a piece that is still being committed, which would be left over otherwise.
+        let uploads = async { client.execute(&statements.uploads, &[&gone]).await };
         let queue = async { client.execute(&statements.gone, &[&gone]).await };
         let bodies = async { client.execute(&statements.gone_bodies, &[&gone]).await };
-        let uploads = async { client.execute(&statements.uploads, &[&gone]).await };
-        tokio::try_join!(queue, bodies, uploads).map(|_| ())
+        tokio::try_join!(biased; uploads, queue, bodies).map(|_| ())
     };
     let read =
         async { if changed.is_empty() { Ok(Vec::new()) } else { client.query(&statements.read, &[&changed]).await } };
@@ -320,21 +321,19 @@ pub enum Settled {
 /// [`DatabaseError`]: unknown still.
 pub async fn settle(connection: &Connection, epoch: i64, key: [u8; 16]) -> Result<Settled, DatabaseError> {
     let client = connection.client();
-    // It waits for as long as the batch does.
-    client.batch_execute("SET lock_timeout = 0").await?;
+    // It waits nearly for as long as its caller, so that no session is left behind that waits for ever.
+    client.batch_execute("SET lock_timeout = '45s'").await?;
     // Where the epoch has ended its keys are gone, and tell nothing.
     let statement = "INSERT INTO fingerpost.batch (key, epoch, void) \
          SELECT $1, id, true FROM fingerpost.epoch WHERE id = $2 FOR KEY SHARE ON CONFLICT (key) DO NOTHING";
-    if client.execute(statement, &[&&key[..], &epoch]).await? == 1 {
+    let inserted = async { Ok(client.execute(statement, &[&&key[..], &epoch]).await?) };
+    if connection.without_warning(inserted).await? == 1 {
         return Ok(Settled::Void);
     }
-    let warnings = connection.warnings();
     // Written, so that it is committed with the standby, and with it everything before.
     let statement = "UPDATE fingerpost.batch SET void = void WHERE key = $1 RETURNING void";
-    let row = client.query_opt(statement, &[&&key[..]]).await?;
-    if connection.warnings() != warnings {
-        return Err(DatabaseError::Away("the wait for the standby was cancelled".into()));
-    }
+    let row = async { Ok(client.query_opt(statement, &[&&key[..]]).await?) };
+    let row = connection.without_warning(row).await?;
     match row.map(|row| row.get::<_, bool>(0)) {
         None => Err(DatabaseError::Ended),
         Some(true) => Ok(Settled::Void),
@@ -348,11 +347,18 @@ pub async fn settle(connection: &Connection, epoch: i64, key: [u8; 16]) -> Resul
 /// [`DatabaseError`].
 pub async fn delete(connection: &Connection, ids: &[QueueId]) -> Result<(), DatabaseError> {
     let ids: Vec<i64> = ids.iter().copied().map(to_sql).collect();
-    let client = connection.client();
-    client.batch_execute("BEGIN").await?;
-    client.execute("DELETE FROM fingerpost.queue WHERE id = ANY ($1)", &[&ids]).await?;
-    client.execute("DELETE FROM fingerpost.body WHERE id = ANY ($1)", &[&ids]).await?;
-    client.batch_execute("COMMIT").await?;
+    connection.client().batch_execute("BEGIN").await?;
+    delete_rows(connection, &ids).await?;
+    connection.commit().await
+}
+
+/// Deletes messages and their contents, in the transaction that was begun.
+async fn delete_rows(connection: &Connection, ids: &[i64]) -> Result<(), DatabaseError> {
+    for statement in
+        ["DELETE FROM fingerpost.queue WHERE id = ANY ($1)", "DELETE FROM fingerpost.body WHERE id = ANY ($1)"]
+    {
+        connection.client().execute(statement, &[&ids]).await?;
+    }
     Ok(())
 }
 
@@ -378,9 +384,8 @@ pub async fn delivered_after_all(connection: &Connection, changes: &[Change]) ->
     for (id, entry) in ids.iter().zip(&entries) {
         client.execute(statement, &[&FORMAT.cast_signed(), entry, id]).await?;
     }
-    client.execute("DELETE FROM fingerpost.queue WHERE id = ANY ($1)", &[&finished]).await?;
-    client.execute("DELETE FROM fingerpost.body WHERE id = ANY ($1)", &[&finished]).await?;
-    client.batch_execute("COMMIT").await?;
+    delete_rows(connection, &finished).await?;
+    connection.commit().await?;
     for queue_id in unreadable.into_iter().map(from_sql) {
         tracing::error!(alert = true, %queue_id, "a message cannot be read: it stays in the database, and may arrive twice");
     }

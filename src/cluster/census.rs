@@ -70,11 +70,10 @@ impl Census {
 
     /// Looks whether this node is elected; sets the gauges if it is.
     async fn look(&mut self) -> Result<(), DatabaseError> {
-        let pooled = self.pool.get().await?;
+        let pooled = in_time(self.pool.get()).await?;
         let connection = pooled.connection();
         let nodes = async { Ok(self.elected(connection).await?) };
-        let nodes = tokio::time::timeout(2 * BEAT, connection.while_believed(nodes)).await;
-        let nodes = nodes.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())))?;
+        let nodes = in_time(connection.while_believed(nodes)).await?;
         let Some(Living { nodes, configurations, .. }) = nodes else {
             pooled.give_back().await;
             self.is_not_elected();
@@ -85,8 +84,8 @@ impl Census {
         metrics.nodes.with_label_values::<&str>(&[]).set(number(nodes));
         metrics.configurations.with_label_values::<&str>(&[]).set(number(configurations));
         if self.counted.is_none_or(|counted| counted.elapsed() >= EVERY) {
+            let Mail { messages, unowned, oldest } = in_time(connection.while_believed(count(connection))).await?;
             self.counted = Some(Instant::now());
-            let Mail { messages, unowned, oldest } = connection.while_believed(count(connection)).await?;
             let age = oldest.map_or(Duration::ZERO, |oldest| UnixTime::now().since(oldest)).as_secs();
             metrics.queue_messages.with_label_values::<&str>(&[]).set(messages);
             metrics.unowned_messages.with_label_values::<&str>(&[]).set(unowned);
@@ -112,4 +111,10 @@ impl Census {
         self.counted = None;
         self.shared.metrics.cluster.clear();
     }
+}
+
+/// What it returns, if that does not take so long that the last answer would be [`STALE`].
+async fn in_time<T>(answer: impl Future<Output = Result<T, DatabaseError>>) -> Result<T, DatabaseError> {
+    let answer = tokio::time::timeout(2 * BEAT, answer).await;
+    answer.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into())))
 }

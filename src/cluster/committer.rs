@@ -21,8 +21,8 @@ const MOST: usize = 512;
 const OCTETS: u64 = 8 << 20;
 /// The pause between attempts to reach the database.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How often what was delivered is tried to be written after the end of the epoch: half a minute, as `drain_timeout`.
-const LAST_TRIES: usize = 60;
+/// How long what was delivered is tried to be written after the end of the epoch: as `drain_timeout`.
+const LAST_TRIES: Duration = Duration::from_secs(30);
 /// A commit that takes longer is told, and no mail is taken that may have to be kept.
 const SLOW: Duration = Duration::from_secs(5);
 
@@ -119,10 +119,16 @@ impl Committer {
         is_well && self.kept_by_clients.is_empty() && self.shared.abandoned.lock().is_empty()
     }
 
-    /// The last transaction: mail that its clients have kept must not be left to other nodes.
+    /// The last transaction: mail that its clients have kept must not be left to other nodes. [`ClusterSpool::leave`] bounds
+    /// how often it is tried.
+    ///
+    /// [`ClusterSpool::leave`]: super::ClusterSpool::leave
     async fn leave(mut self) {
-        if !self.kept_by_clients.is_empty() {
+        while !self.kept_by_clients.is_empty() && !self.shared.has_ended() {
             self.commit(Vec::new()).await;
+            if !self.kept_by_clients.is_empty() {
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 
@@ -133,21 +139,14 @@ impl Committer {
             Err(error) => return answer(jobs, &Err(error)),
         };
         batch.settled = self.settled;
+        batch.tries_all = !self.shared.takes_records();
         batch.gone.extend(&self.kept_by_clients);
         let abandoned = std::mem::take(&mut *self.shared.abandoned.lock());
         batch.gone.extend(&abandoned);
-        let (shared, timelines) = (self.shared.clone(), self.database.timelines().clone());
+        let shared = self.shared.clone();
         let end = match self.connection().await {
             Ok((connection, statements)) => {
-                let commit = batch::commit(connection, statements, shared.epoch.id, &batch, shared.standby);
-                // A primary that was replaced may wait for its standby for ever.
-                tokio::select! {
-                    biased;
-                    end = commit => end,
-                    () = timelines.beyond(connection.timeline()) => {
-                        End::Unknown(DatabaseError::Away("its primary was replaced".into()))
-                    }
-                }
+                batch::commit(connection, statements, shared.epoch.id, &batch, shared.standby).await
             }
             Err(error) => End::Refused(error),
         };
@@ -193,9 +192,8 @@ impl Committer {
 
     fn refused(&mut self, jobs: Vec<Job>, error: &DatabaseError) {
         let text = error.to_string();
-        if !matches!(error, DatabaseError::Said { .. }) || error.is_full() {
-            self.shared.takes(Takes::Nothing(text.clone()));
-        }
+        // Also what it says itself: a right that was withdrawn or a table that is locked holds for the next ones too.
+        self.shared.takes(Takes::Nothing(text.clone()));
         if matches!(error, DatabaseError::Away(_)) {
             self.connection = None;
         }
@@ -257,7 +255,8 @@ impl Committer {
         let changes: Vec<_> = jobs.iter().flat_map(|job| job.record.changes.clone()).collect();
         let kept: Vec<QueueId> = self.kept_by_clients.iter().copied().collect();
         self.shared.end();
-        for _ in 0..LAST_TRIES {
+        let began = Instant::now();
+        while began.elapsed() < LAST_TRIES {
             let written = match self.connection().await {
                 Ok((connection, _)) => {
                     let write = async {

@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, NoTls, Row, Socket};
+use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::timelines::Timelines;
 use crate::config::Cluster;
 use crate::tls::connect;
 
+mod pool;
 mod visit;
 
+pub use pool::{Pool, Pooled};
 pub use visit::{Role, Visited};
 
 /// Of one host.
@@ -37,10 +38,13 @@ const OTHERS: Duration = Duration::from_millis(300);
 /// The control file has it only after the next checkpoint.
 const TIMELINE: &str = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer";
 
+/// How long a connection to a host waits for a place among those that it may have.
+const PLACE: Duration = Duration::from_secs(2);
+
 /// What a session is set to. A transaction that its node forgot, or left when its power failed, must not hold locks for ever.
 const SETTINGS: &str = "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '30s'; \
      SET lock_timeout = '15s'; SET client_min_messages = warning; SET tcp_keepalives_idle = 10; \
-     SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+     SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '20s'";
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
@@ -101,10 +105,19 @@ const PORT: u16 = 5432;
 pub struct Database {
     /// Everything but the host.
     config: tokio_postgres::Config,
-    hosts: Vec<(Host, u16)>,
+    hosts: Vec<Server>,
     password_file: Option<PathBuf>,
     tls: Option<MakeRustlsConnect>,
     timelines: Timelines,
+}
+
+/// One of its hosts.
+#[derive(Clone)]
+struct Server {
+    host: Host,
+    port: u16,
+    /// For the sessions there: those too that hang in a commit which nobody waits for any more.
+    places: Arc<Semaphore>,
 }
 
 impl Database {
@@ -131,7 +144,9 @@ impl Database {
         // A port counts for all hosts, or each has its own.
         let ports = url.get_ports();
         let port = |at: usize| *ports.get(at).or(ports.first()).unwrap_or(&PORT);
-        let hosts = url.get_hosts().iter().cloned().enumerate().map(|(at, host)| (host, port(at))).collect();
+        let places = || Arc::new(Semaphore::new(cluster.connections));
+        let server = |(at, host): (usize, &Host)| Server { host: host.clone(), port: port(at), places: places() };
+        let hosts = url.get_hosts().iter().enumerate().map(server).collect();
         Ok(Self { config, hosts, password_file: cluster.password_file.clone(), tls, timelines: Timelines::default() })
     }
 
@@ -160,10 +175,16 @@ impl Database {
     /// [`DatabaseError`].
     pub async fn connect(&self) -> Result<Connection, DatabaseError> {
         let password = self.password().await?;
-        let mut asked: FuturesUnordered<_> =
-            self.hosts.iter().map(|(host, port)| self.connect_to(host, *port, password.as_deref())).collect();
+        let mut asked: FuturesUnordered<_> = self
+            .hosts
+            .iter()
+            .map(|server| async {
+                let opened = self.connect_to(server, password.as_deref()).await;
+                opened.map_err(|error| Failed { host: visit::shown(server), error })
+            })
+            .collect();
         let mut best: Option<Connection> = None;
-        let mut failed = DatabaseError::Away("it has no host".into());
+        let mut failed = Vec::new();
         loop {
             let patience = if best.is_some() { OTHERS } else { Duration::MAX };
             match tokio::time::timeout(patience, asked.next()).await {
@@ -172,11 +193,11 @@ impl Database {
                         best = Some(connection);
                     }
                 }
-                Ok(Some(Err(error))) => failed = error,
+                Ok(Some(Err(failure))) => failed.push(failure),
                 Ok(None) | Err(_) => break,
             }
         }
-        let connection = best.ok_or(failed)?;
+        let connection = best.ok_or_else(|| all(failed))?;
         self.timelines.note(connection.timeline)?;
         Ok(connection)
     }
@@ -190,19 +211,24 @@ impl Database {
         Ok(Some(password.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
-    async fn open(&self, host: &Host, port: u16, password: Option<&str>) -> Result<Connection, DatabaseError> {
+    async fn open(&self, server: &Server, password: Option<&str>) -> Result<Connection, DatabaseError> {
+        let place = tokio::time::timeout(PLACE, server.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            let text = "all its sessions that [cluster] connections allows are in use, or hang in a commit";
+            return Err(DatabaseError::Away(text.into()));
+        };
         let mut config = self.config.clone();
-        match host {
+        match &server.host {
             Host::Tcp(name) => config.host(name),
             Host::Unix(folder) => config.host_path(folder),
         };
-        config.port(port);
+        config.port(server.port);
         if let Some(password) = password {
             config.password(password);
         }
         let mut connection = match self.tls.clone() {
-            Some(tls) => Connection::open(&config, tls).await,
-            None => Connection::open(&config, NoTls).await,
+            Some(tls) => Connection::open(&config, tls, place).await,
+            None => Connection::open(&config, NoTls, place).await,
         }?;
         connection.client.batch_execute(SETTINGS).await?;
         connection.timelines = self.timelines.clone();
@@ -210,13 +236,33 @@ impl Database {
     }
 
     /// Opens a connection to this host if it takes writes.
-    async fn connect_to(&self, host: &Host, port: u16, password: Option<&str>) -> Result<Connection, DatabaseError> {
+    async fn connect_to(&self, server: &Server, password: Option<&str>) -> Result<Connection, DatabaseError> {
         let opened = tokio::time::timeout(CONNECT, async {
-            let mut connection = self.open(host, port, password).await?;
+            let mut connection = self.open(server, password).await?;
             connection.read_timeline().await?;
             Ok(connection)
         });
         opened.await.unwrap_or_else(|_| Err(away_too_long()))
+    }
+}
+
+/// Why a host was not used.
+struct Failed {
+    host: String,
+    error: DatabaseError,
+}
+
+/// What several hosts said.
+fn all(mut failed: Vec<Failed>) -> DatabaseError {
+    match failed.as_slice() {
+        [_] => failed.remove(0).error,
+        several => {
+            let said = several.iter().map(|Failed { host, error }| match error {
+                DatabaseError::Away(why) => format!("{host}: {why}"),
+                error => format!("{host}: {error}"),
+            });
+            DatabaseError::Away(said.collect::<Vec<_>>().join("; "))
+        }
     }
 }
 
@@ -240,7 +286,7 @@ pub(super) fn application(epoch: i64) -> String {
     format!("fingerpost epoch {epoch}")
 }
 
-/// An open connection. When it is dropped, the session ends.
+/// An open connection. When it is dropped, the session ends as soon as the server has answered what it was asked.
 pub struct Connection {
     client: Client,
     /// That of its primary.
@@ -251,7 +297,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    async fn open<T>(config: &tokio_postgres::Config, tls: T) -> Result<Self, DatabaseError>
+    /// `place`: held until the session has ended.
+    async fn open<T>(
+        config: &tokio_postgres::Config,
+        tls: T,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Self, DatabaseError>
     where
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
@@ -260,6 +311,7 @@ impl Connection {
         let warnings = Arc::new(AtomicU64::new(0));
         let counted = warnings.clone();
         let driver = tokio::spawn(async move {
+            let _place = place;
             // A warning is counted before the answer that follows it is handed out.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notice(notice) = message
@@ -301,6 +353,31 @@ impl Connection {
         }
     }
 
+    /// What `work` returns, unless a warning comes meanwhile: a wait for the standby that is cancelled ends as a success
+    /// with a warning.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Away`]: it is not known whether a second machine has it; and those of `work`.
+    pub async fn without_warning<T>(
+        &self,
+        work: impl Future<Output = Result<T, DatabaseError>>,
+    ) -> Result<T, DatabaseError> {
+        let before = self.warnings.load(Ordering::SeqCst);
+        let done = work.await;
+        if self.warnings.load(Ordering::SeqCst) != before {
+            return Err(DatabaseError::Away("the wait for the standby was cancelled".into()));
+        }
+        done
+    }
+
+    /// Commits the transaction that was begun.
+    ///
+    /// # Errors
+    /// As [`Connection::without_warning`].
+    pub async fn commit(&self) -> Result<(), DatabaseError> {
+        self.without_warning(async { Ok(self.client.batch_execute("COMMIT").await?) }).await
+    }
+
     /// Whether its primary has not been replaced.
     #[must_use]
     pub fn is_believed(&self) -> bool {
@@ -312,12 +389,6 @@ impl Connection {
         self.timeline
     }
 
-    /// How many warnings have come.
-    #[must_use]
-    pub fn warnings(&self) -> u64 {
-        self.warnings.load(Ordering::SeqCst)
-    }
-
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
@@ -325,76 +396,11 @@ impl Connection {
 }
 
 impl Drop for Connection {
+    /// A session that hangs in a commit goes on at the server whether its client is there or not, and so it keeps its place.
+    /// One at a primary that was replaced is left.
     fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-/// A few connections for reading and for large contents.
-pub struct Pool {
-    database: Database,
-    idle: Mutex<Vec<Connection>>,
-    slots: Semaphore,
-}
-
-/// One of them, in use.
-pub struct Pooled<'a> {
-    pool: &'a Pool,
-    connection: Option<Connection>,
-    _slot: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    #[must_use]
-    pub fn new(database: Database, connections: usize) -> Self {
-        Self { database, idle: Mutex::default(), slots: Semaphore::new(connections) }
-    }
-
-    /// # Errors
-    /// [`DatabaseError::Away`].
-    pub async fn get(&self) -> Result<Pooled<'_>, DatabaseError> {
-        let slot = self.slots.acquire().await.map_err(|_| DatabaseError::Away("the program ends".into()))?;
-        let idle = {
-            let mut idle = self.idle.lock().await;
-            idle.retain(Connection::is_believed);
-            idle.pop()
-        };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.database.connect().await?,
-        };
-        Ok(Pooled { pool: self, connection: Some(connection), _slot: slot })
-    }
-
-    /// The rows of one statement.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
-    pub async fn query(&self, statement: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
-        let pooled = self.get().await?;
-        let rows = async { Ok(pooled.client().query(statement, values).await?) };
-        let rows = pooled.connection().while_believed(rows).await?;
-        pooled.give_back().await;
-        Ok(rows)
-    }
-}
-
-impl Pooled<'_> {
-    #[expect(clippy::expect_used, reason = "it is taken only when this is given back")]
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        self.connection.as_ref().expect("in use")
-    }
-
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        self.connection().client()
-    }
-
-    /// Keeps the connection for others. One that is dropped instead is closed: its state is unknown.
-    pub async fn give_back(mut self) {
-        if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
-            self.pool.idle.lock().await.push(connection);
+        if !self.is_believed() {
+            self.driver.abort();
         }
     }
 }

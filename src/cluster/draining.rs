@@ -1,7 +1,23 @@
-//! Whether a node's row says that it drains: each heartbeat writes it as the node knows it, so that a word that went
-//! astray is put right. Pure.
+//! A node that is about to leave says so, and others do not count on it. Each heartbeat writes it as the node knows it, so
+//! that a word that went astray is put right.
+
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use super::database::{DatabaseError, SESSIONS, application};
+use super::listing::Living;
+use super::spool::ClusterSpool;
+
+/// How long telling others that this node stops may take.
+const TELLING: Duration = Duration::from_secs(2);
+
+/// Whether a node may drain though no other one is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alone {
+    Never,
+    Too,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -51,6 +67,68 @@ impl Drop for Asking<'_> {
         let mut state = self.0.0.lock();
         if *state == State::Asking {
             *state = State::No;
+        }
+    }
+}
+
+impl ClusterSpool {
+    /// Says that this node drains, unless no other one would be left; `alone`: also then. Returns those that go on: they have
+    /// a session at the database, and do not drain.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: it does not drain; if its row says so, the next heartbeat takes that back.
+    pub async fn drain(&self, alone: Alone) -> Result<Vec<Living>, DatabaseError> {
+        let draining = &self.epoch().draining;
+        let _asking = draining.ask();
+        let pooled = self.pool().get().await?;
+        let (connection, client) = (pooled.connection(), pooled.client());
+        let asked = async {
+            // Of two that drain in the same moment the second sees the first. A primary that forgets it ends nothing.
+            let begin =
+                "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock(hashtext('fingerpost drain'))";
+            client.batch_execute(begin).await?;
+            let sessions: Vec<String> = client.query(SESSIONS, &[]).await?.iter().map(|row| row.get(0)).collect();
+            let statement = "SELECT e.id, n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
+                 WHERE e.id <> $1 AND NOT e.draining ORDER BY n.name";
+            let rows = client.query(statement, &[&self.epoch().id]).await?;
+            let mut others: Vec<Living> =
+                rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect();
+            others.retain(|other| sessions.contains(&application(other.epoch)));
+            if !others.is_empty() || alone == Alone::Too {
+                client
+                    .execute("UPDATE fingerpost.epoch SET draining = true WHERE id = $1", &[&self.epoch().id])
+                    .await?;
+            }
+            client.batch_execute("COMMIT").await?;
+            Ok(others)
+        };
+        let others = connection.while_believed(asked).await?;
+        if !others.is_empty() || alone == Alone::Too {
+            draining.begin();
+        }
+        pooled.give_back().await;
+        Ok(others)
+    }
+
+    /// The node begins to stop: from now on it takes over no more mail, and says so to those that would drain and count on it,
+    /// within 2 s if the database answers.
+    pub async fn begin_to_stop(&self) {
+        self.take_over_no_more();
+        self.epoch().draining.begin();
+        let told = async {
+            let pooled = self.pool().get().await?;
+            // A primary that forgets it hears it again with the next heartbeat.
+            let statement = format!(
+                "BEGIN; SET LOCAL synchronous_commit = off; UPDATE fingerpost.epoch SET draining = true WHERE id = {}; COMMIT",
+                self.epoch().id
+            );
+            pooled.client().batch_execute(&statement).await?;
+            pooled.give_back().await;
+            Ok::<_, DatabaseError>(())
+        };
+        let told = tokio::time::timeout(TELLING, told).await;
+        if let Err(error) = told.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into()))) {
+            tracing::debug!(%error, "other nodes cannot be told that this one stops");
         }
     }
 }

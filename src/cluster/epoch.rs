@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::database::{Connection, Database, DatabaseError};
 use super::draining::Draining;
-use super::ids::MOST_NODES;
+use super::ids::{self, Ids};
 use super::living::{self, Living};
+use super::node_number::{self, Place};
+use super::schema;
+use super::settings::{self, has_standby_names, no_standby_named};
 use super::shared::Shared;
-use super::{ids::Ids, schema, settings};
+use crate::config::Standby;
 use crate::spool::condition::Takes;
 use crate::time::QueueTime;
 
@@ -30,8 +32,6 @@ pub const SILENT: Duration = Duration::from_secs(30);
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// No queued message is sent to its end later than this after the last acknowledged heartbeat was sent.
 const SEND_WITHIN: Duration = Duration::from_secs(20);
-/// The number of a node that has not lived for so long, and whose mail is gone, is for the next new name.
-const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// The time since the last acknowledged heartbeat, and the queue's time. Clones share it.
 #[derive(Debug, Clone)]
@@ -108,59 +108,65 @@ impl Epoch {
         connection: &Connection,
         name: &str,
         configuration: &str,
-        mut mine: Option<i64>,
+        mine: Option<i64>,
     ) -> Result<Self, DatabaseError> {
         schema::check(connection).await?;
         settings::check(connection).await?;
-        let client = connection.client();
-        if let Some(mine) = mine {
-            terminate(connection, mine).await?;
-        }
-        loop {
-            let sent = boot_time();
-            client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
-            // Again: `init` may have upgraded it meanwhile, and holds this lock while it does.
-            schema::check(connection).await?;
-            let Place { number, reached } = place(connection, name).await?;
-            let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
-            let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
-            if let Some(other) = other.filter(|other| Some(*other) != mine) {
-                client.batch_execute("ROLLBACK").await?;
+        let mut before = None;
+        if let Some(last) = last_of(connection, name).await? {
+            if Some(last.id) != mine {
                 tracing::warn!(node = name, "a node of this name was alive: watching whether it is still");
-                if beats_within(connection, other, SILENT).await? {
-                    let text =
-                        format!("a node named {name} is running: give each node a name of its own, [cluster] node");
-                    return Err(DatabaseError::Unfit(text));
+                if beats_within(connection, &last, SILENT).await? {
+                    return Err(lives(name));
                 }
-                mine = Some(other);
-                continue;
             }
-            client.execute("DELETE FROM fingerpost.heartbeat WHERE epoch = $1", &[&other]).await?;
-            client.execute("DELETE FROM fingerpost.epoch WHERE id = $1", &[&other]).await?;
-            let statement = "INSERT INTO fingerpost.epoch (node, version) VALUES ($1, $2) RETURNING id";
-            let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
-            let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
-            client.execute(statement, &[&id, &configuration]).await?;
-            // Ids that were given out after the last heartbeat are skipped, and those of a node that ends before its first.
-            let from = reached.unsigned_abs() + u64::try_from(2 * BEAT.as_millis()).unwrap_or_default();
-            let statement = "UPDATE fingerpost.node SET reached = greatest(reached, $2) WHERE number = $1";
-            client.execute(statement, &[&number, &from.cast_signed()]).await?;
-            let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
-            let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
-            let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
-            client.batch_execute("COMMIT").await?;
-            let node = number.unsigned_abs();
-            let (pulse, living) = (Pulse::new(sent, age.unsigned_abs()), Mutex::new(living));
-            return Ok(Self {
-                id,
-                node,
-                name: name.to_owned(),
-                ids: Ids::new(node, from),
-                pulse,
-                draining: Draining::new(),
-                living,
-            });
+            terminate(connection, last.id).await?;
+            before = Some(Last { beats: last.beats.filter(|_| Some(last.id) != mine), ..last });
         }
+        Self::begin(connection, name, configuration, before).await
+    }
+
+    /// Begins the epoch. `before`: the name's last epoch, which is ended if it has shown no heartbeat since.
+    async fn begin(
+        connection: &Connection,
+        name: &str,
+        configuration: &str,
+        before: Option<Last>,
+    ) -> Result<Self, DatabaseError> {
+        let client = connection.client();
+        let sent = boot_time();
+        client.batch_execute("BEGIN").await?;
+        lock_nodes(connection).await?;
+        // Again: `init` may have upgraded it meanwhile, and holds this lock while it does.
+        schema::check(connection).await?;
+        let Place { number, reached } = node_number::place(connection, name).await?;
+        let statement = "SELECT id FROM fingerpost.epoch WHERE node = $1";
+        let other: Option<i64> = client.query_opt(statement, &[&number]).await?.map(|row| row.get(0));
+        if let Some(other) = other {
+            // Another one has joined meanwhile, or this one goes on.
+            let seen = before.filter(|last| last.id == other).ok_or_else(|| lives(name))?;
+            let statement = "DELETE FROM fingerpost.heartbeat WHERE epoch = $1 AND beats = coalesce($2, beats)";
+            if client.execute(statement, &[&other, &seen.beats]).await? == 0 && seen.beats.is_some() {
+                return Err(lives(name));
+            }
+            client.execute("DELETE FROM fingerpost.epoch WHERE id = $1", &[&other]).await?;
+        }
+        let statement = "INSERT INTO fingerpost.epoch (node, version) VALUES ($1, $2) RETURNING id";
+        let id: i64 = client.query_one(statement, &[&number, &env!("CARGO_PKG_VERSION")]).await?.get(0);
+        let statement = "INSERT INTO fingerpost.heartbeat (epoch, configuration) VALUES ($1, $2)";
+        client.execute(statement, &[&id, &configuration]).await?;
+        // What a node gives out that ends before its first heartbeat is skipped as well.
+        let statement = "UPDATE fingerpost.node SET reached = greatest(reached, $2) WHERE number = $1";
+        let (reached, next) = (reached.unsigned_abs(), reached + ids::STEP.cast_signed());
+        client.execute(statement, &[&number, &next]).await?;
+        let age: i64 = client.query_one("SELECT age FROM fingerpost.installation", &[]).await?.get(0);
+        let living = format!("SELECT {} FROM {}", living::COLUMNS, living::NODES);
+        let living = Living::read(&client.query_one(&living, &[&id]).await?, 0);
+        connection.commit().await?;
+        let node = number.unsigned_abs();
+        let (pulse, living) = (Pulse::new(sent, age.unsigned_abs()), Mutex::new(living));
+        let (ids, draining) = (Ids::new(node, reached), Draining::new());
+        Ok(Self { id, node, name: name.to_owned(), ids, pulse, draining, living })
     }
 
     /// The nodes that lived when the last heartbeat was answered. Where the database is away this stays as it was.
@@ -176,7 +182,8 @@ impl Epoch {
     pub async fn beat(&self, connection: &Connection, configuration: &str) -> Result<(), DatabaseError> {
         let sent = boot_time();
         let (age, reached) = (self.pulse.queue_time().0.cast_signed(), self.ids.reached_by(now()).cast_signed());
-        // The row itself decides: whoever ends the epoch removes it first.
+        // The row itself decides: whoever ends the epoch removes it first. The time that all nodes share is written behind it
+        // and by one of them, so that no beat waits for another node's.
         let statement = format!(
             "WITH beat AS (UPDATE fingerpost.heartbeat SET beats = beats + 1, configuration = $4 \
                  WHERE epoch = $1 RETURNING epoch), \
@@ -184,13 +191,15 @@ impl Epoch {
                  (SELECT node FROM fingerpost.epoch WHERE id = (SELECT epoch FROM beat))), \
              drains AS (UPDATE fingerpost.epoch SET draining = $5 \
                  WHERE id = (SELECT epoch FROM beat) AND draining <> $5), \
-             age AS (UPDATE fingerpost.installation SET age = greatest(age, $2) RETURNING age) \
-             SELECT (SELECT age FROM age), (SELECT count(*) FROM beat), {} FROM {}",
+             age AS (UPDATE fingerpost.installation SET age = $2 WHERE age <= $2::bigint - {} AND EXISTS (SELECT FROM beat)) \
+             SELECT (SELECT greatest(age, $2) FROM fingerpost.installation), (SELECT count(*) FROM beat), {} FROM {}",
+            BEAT.as_secs(),
             living::COLUMNS,
             living::NODES
         );
         let values: [&(dyn ToSql + Sync); 5] = [&self.id, &age, &reached, &configuration, &self.draining.to_write()];
-        let row = connection.client().query_one(&statement, &values).await?;
+        let row = async { Ok(connection.client().query_one(&statement, &values).await?) };
+        let row = connection.without_warning(row).await?;
         let (age, living): (i64, i64) = (row.get(0), row.get(1));
         if living == 0 {
             return Err(DatabaseError::Ended);
@@ -217,21 +226,27 @@ impl Epoch {
         loop {
             ticks.tick().await;
             let beaten = async {
-                if connection.as_ref().is_none_or(Connection::is_closed) {
-                    connection = Some(database.connect().await?);
+                // A primary that was replaced may go on: what it acknowledges the others do not see.
+                let open = match connection.take().filter(Connection::is_believed) {
+                    Some(open) => open,
+                    None => database.connect().await?,
+                };
+                open.while_believed(self.beat(&open, &node.configuration())).await?;
+                // Whoever has no mail to write would go on being sent what it cannot take.
+                if node.standby == Standby::Required && !open.while_believed(has_standby_names(&open)).await? {
+                    node.takes(Takes::Nothing(no_standby_named().to_string()));
                 }
-                match &connection {
-                    Some(connection) => self.beat(connection, &node.configuration()).await,
-                    None => Ok(()),
-                }
+                Ok(open)
             };
             // A beat that hangs is given up with its connection.
             let beaten = tokio::time::timeout(2 * BEAT, beaten).await;
             match beaten.unwrap_or_else(|_| Err(DatabaseError::Away("a heartbeat hangs".into()))) {
-                Ok(()) => is_told = false,
+                Ok(open) => {
+                    connection = Some(open);
+                    is_told = false;
+                }
                 Err(DatabaseError::Ended) => return,
                 Err(error) => {
-                    connection = None;
                     node.takes(Takes::Nothing(error.to_string()));
                     if !std::mem::replace(&mut is_told, true) {
                         tracing::warn!(alert = true, %error, "no heartbeat: another node takes over if this goes on");
@@ -253,7 +268,7 @@ pub(super) async fn end(connection: &Connection, epoch: i64, beats: Option<i64>)
         return Ok(false);
     }
     client.execute("DELETE FROM fingerpost.epoch WHERE id = $1", &[&epoch]).await?;
-    client.batch_execute("COMMIT").await?;
+    connection.commit().await?;
     Ok(true)
 }
 
@@ -265,65 +280,41 @@ pub(super) async fn terminate(connection: &Connection, epoch: i64) -> Result<(),
     Ok(())
 }
 
+/// No node joins, and none else changes the tables, until the transaction that was begun ends.
+pub(super) async fn lock_nodes(connection: &Connection) -> Result<(), DatabaseError> {
+    Ok(connection.client().batch_execute("SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?)
+}
+
+/// The epoch of a node that nobody has ended.
+struct Last {
+    id: i64,
+    /// Its heartbeats when it was looked at; `None`: it has no row for them, or they do not matter.
+    beats: Option<i64>,
+}
+
+async fn last_of(connection: &Connection, name: &str) -> Result<Option<Last>, DatabaseError> {
+    let statement = "SELECT e.id, h.beats FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
+         LEFT JOIN fingerpost.heartbeat h ON h.epoch = e.id WHERE n.name = $1";
+    let row = connection.client().query_opt(statement, &[&name]).await?;
+    Ok(row.map(|row| Last { id: row.get(0), beats: row.get(1) }))
+}
+
+fn lives(name: &str) -> DatabaseError {
+    DatabaseError::Unfit(format!("a node named {name} is running: give each node a name of its own, [cluster] node"))
+}
+
 /// Whether this epoch shows that it lives, watched for so long.
-async fn beats_within(connection: &Connection, epoch: i64, patience: Duration) -> Result<bool, DatabaseError> {
+async fn beats_within(connection: &Connection, last: &Last, patience: Duration) -> Result<bool, DatabaseError> {
     let statement = "SELECT beats FROM fingerpost.heartbeat WHERE epoch = $1";
-    let beats = || async {
-        let row = connection.client().query_opt(statement, &[&epoch]).await?;
-        Ok::<_, DatabaseError>(row.map(|row| row.get::<_, i64>(0)))
-    };
-    let (first, began) = (beats().await?, Instant::now());
+    let began = Instant::now();
     while began.elapsed() < patience {
         tokio::time::sleep(LOOK).await;
-        match beats().await? {
+        let row = connection.client().query_opt(statement, &[&last.id]).await?;
+        match row.map(|row| row.get::<_, i64>(0)) {
             None => return Ok(false), // somebody ended it
-            now if now != first => return Ok(true),
+            Some(beats) if Some(beats) != last.beats => return Ok(true),
             Some(_) => {}
         }
     }
     Ok(false)
-}
-
-/// A node's number.
-struct Place {
-    number: i32,
-    /// Milliseconds that ids with this number had reached before, or its last node's heartbeats if that is later; 0: it is
-    /// new.
-    reached: i64,
-}
-
-/// The number of the node of this name, as [`place`] has it.
-pub(super) async fn node(connection: &Connection, name: &str) -> Result<i32, DatabaseError> {
-    Ok(place(connection, name).await?.number)
-}
-
-/// The number of the node of this name. A new name gets that of a node that is [`FORGOTTEN`], if there is one: names of
-/// pods are new each time. What its ids reached goes with it, so that none is given out twice.
-async fn place(connection: &Connection, name: &str) -> Result<Place, DatabaseError> {
-    let client = connection.client();
-    let time = now().cast_signed();
-    let found = |row: &Row| Place { number: row.get(0), reached: row.get(1) };
-    // Nobody else takes it from now on.
-    let statement = "WITH old AS (SELECT number, reached FROM fingerpost.node WHERE name = $1 FOR UPDATE) \
-         UPDATE fingerpost.node n SET reached = greatest(n.reached, $2) FROM old WHERE n.number = old.number \
-         RETURNING n.number, old.reached";
-    if let Some(row) = client.query_opt(statement, &[&name, &time]).await? {
-        return Ok(found(&row));
-    }
-    let statement = "WITH old AS (SELECT number, reached FROM fingerpost.node n WHERE reached < $3 \
-                 AND NOT EXISTS (SELECT FROM fingerpost.epoch e WHERE e.node = n.number) \
-                 AND NOT EXISTS (SELECT FROM fingerpost.queue q WHERE (q.id >> 10) & 1023 = n.number) \
-             ORDER BY number LIMIT 1) \
-         UPDATE fingerpost.node n SET name = $1, reached = greatest(n.reached, $2) FROM old WHERE n.number = old.number \
-         RETURNING n.number, old.reached";
-    let forgotten = time - i64::try_from(FORGOTTEN.as_millis()).unwrap_or_default();
-    if let Some(row) = client.query_opt(statement, &[&name, &time, &forgotten]).await? {
-        return Ok(found(&row));
-    }
-    let statement = "INSERT INTO fingerpost.node (number, name, reached) \
-         SELECT coalesce(max(number) + 1, 0), $1, $2 FROM fingerpost.node HAVING coalesce(max(number) + 1, 0) <= $3 \
-         RETURNING number, 0::bigint";
-    let new = client.query_opt(statement, &[&name, &time, &MOST_NODES.cast_signed()]).await?;
-    let none = || DatabaseError::Unfit(format!("{} nodes have lived in the last 24 hours", MOST_NODES + 1));
-    new.as_ref().map(found).ok_or_else(none)
 }

@@ -28,6 +28,7 @@ use tokio_postgres::Row;
 use super::batch;
 use super::contents::{PIECE, Remote};
 use super::database::{Connection, Database, DatabaseError, Pool};
+use super::epoch;
 use super::ids::{from_sql, to_sql};
 use super::moving::{self, Damaged, MOST, MoveError, OCTETS, epoch_of};
 use crate::message::queue_id::QueueId;
@@ -122,7 +123,7 @@ async fn drop_all(spool: &dyn Spool, ids: &[QueueId]) -> Result<(), MoveError> {
 async fn take(connection: &Connection, epoch: i64) -> Result<(), MoveError> {
     let client = connection.client();
     let taken = async {
-        client.batch_execute("SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
+        epoch::lock_nodes(connection).await?;
         let nodes: i64 = client.query_one("SELECT count(*) FROM fingerpost.epoch", &[]).await?.get(0);
         if nodes > 0 {
             let text = "a node has started meanwhile: stop all nodes, and run the same command again";

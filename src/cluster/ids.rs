@@ -14,6 +14,12 @@ use crate::message::queue_id::{CLUSTERED, QueueId};
 /// The largest node number.
 pub const MOST_NODES: u32 = (1 << 10) - 1;
 
+/// How far ids may be beyond the last heartbeat, which says how far they have come: milliseconds. A start begins so far
+/// behind it.
+const SKIPPED: u64 = 10_000;
+/// What a node may give out before its first heartbeat, and between two where its clock stands still.
+pub const STEP: u64 = 1000;
+
 /// Gives out a node's ids.
 #[derive(Debug)]
 pub struct Ids {
@@ -23,10 +29,11 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// `node`: at most [`MOST_NODES`]. `from`: milliseconds; every id is later.
+    /// `node`: at most [`MOST_NODES`]. `reached`: what the last heartbeat of this number says ([`Ids::reached_by`]), or a start
+    /// that came to none ([`STEP`] more for each).
     #[must_use]
-    pub fn new(node: u32, from: u64) -> Self {
-        Self { node: u64::from(node), last: AtomicU64::new(from << 10) }
+    pub fn new(node: u32, reached: u64) -> Self {
+        Self { node: u64::from(node), last: AtomicU64::new((reached + SKIPPED) << 10) }
     }
 
     /// The next id; `now`: milliseconds since 1970. Where the clock went back, it goes on from the last.
@@ -38,9 +45,11 @@ impl Ids {
         QueueId(CLUSTERED | (number >> 10) << 20 | self.node << 10 | number & 1023)
     }
 
-    /// Milliseconds of the last id; at least now, which is when the node was last there.
+    /// What a heartbeat says, in milliseconds: ids that are given out until the next one are less than [`SKIPPED`] beyond it,
+    /// by the clock or, where that is behind, one by one. So ids run ahead of the clock by no more than that, however often
+    /// a node starts.
     pub fn reached_by(&self, now: u64) -> u64 {
-        now.max(self.last.load(Ordering::Relaxed) >> 10)
+        now.max((self.last.load(Ordering::Relaxed) >> 10).saturating_sub(SKIPPED - STEP))
     }
 }
 
@@ -78,6 +87,27 @@ mod tests {
             }
         }
         assert!(all.iter().all(|id| from_sql(to_sql(*id)) == *id && to_sql(*id) > 0));
+    }
+
+    #[test]
+    fn however_often_a_node_starts_its_ids_stay_near_the_clock_and_are_new() {
+        // A start every two seconds, each killed after an id and a heartbeat, or before the heartbeat; then the clock goes back.
+        let (mut reached, mut last) = (1_000_000, QueueId(0));
+        for start in 0..10_000 {
+            let now = if start < 9_000 { 1_000_000 + 2_000 * start } else { 5_000_000 };
+            let ids = Ids::new(7, reached);
+            reached = now.max(reached + STEP);
+            if start % 3 == 0 {
+                reached = reached.max(ids.reached_by(now));
+            }
+            let id = ids.next(now);
+            assert!(id > last, "{start}");
+            assert!(start >= 9_000 || id.made_at().0 <= (now + SKIPPED + STEP) / 1000, "{start}: {id:?} at {now}");
+            last = id;
+            if start % 3 == 1 {
+                reached = reached.max(ids.reached_by(now));
+            }
+        }
     }
 
     #[test]

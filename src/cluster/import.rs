@@ -14,6 +14,7 @@ use super::database::{Connection, DatabaseError};
 use super::epoch;
 use super::ids::to_sql;
 use super::moving::{self, Damaged, MOST, MoveError, OCTETS, epoch_of};
+use super::node_number;
 use super::settings::has_standby_names;
 use crate::config::Standby;
 use crate::message::queue_id::QueueId;
@@ -91,8 +92,8 @@ async fn confirm(connection: &Connection, node: u32, standby: Standby) -> Result
 /// The number of the node of this name: under the lock under which nodes join, as that gives out numbers as well.
 async fn number(connection: &Connection, name: &str) -> Result<u32, MoveError> {
     let number = async {
-        connection.client().batch_execute("SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))").await?;
-        Ok(epoch::node(connection, name).await?.unsigned_abs())
+        epoch::lock_nodes(connection).await?;
+        Ok(node_number::number(connection, name).await?.unsigned_abs())
     };
     moving::transaction(connection, number).await
 }

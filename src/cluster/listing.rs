@@ -1,11 +1,9 @@
 //! The mail of all nodes, as the database has it, and which nodes there are: for operators.
 
-use std::time::Duration;
-
 use tokio_postgres::Row;
 
 use super::batch;
-use super::database::{DatabaseError, SESSIONS, application};
+use super::database::DatabaseError;
 use super::ids::{from_sql, to_sql};
 use super::spool::ClusterSpool;
 use crate::message::queue_id::QueueId;
@@ -54,16 +52,6 @@ impl Owner {
 const NODE_OF_QUEUE: &str = "fingerpost.queue q LEFT JOIN fingerpost.epoch e ON e.id = q.epoch \
      LEFT JOIN fingerpost.node n ON n.number = e.node";
 
-/// How long telling others that this node stops may take.
-const TELLING: Duration = Duration::from_secs(2);
-
-/// Whether a node may drain though no other one is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alone {
-    Never,
-    Too,
-}
-
 impl ClusterSpool {
     /// Up to `most` messages of all nodes, those after `behind`.
     ///
@@ -109,66 +97,6 @@ impl ClusterSpool {
              WHERE e.id <> $1 ORDER BY n.name";
         let rows = self.pool().query(statement, &[&self.epoch().id]).await?;
         Ok(rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect())
-    }
-
-    /// Says that this node drains, unless no other one would be left; `alone`: also then. Returns those that go on: they have
-    /// a session at the database, and do not drain.
-    ///
-    /// # Errors
-    /// [`DatabaseError`]: it does not drain; if its row says so, the next heartbeat takes that back.
-    pub async fn drain(&self, alone: Alone) -> Result<Vec<Living>, DatabaseError> {
-        let draining = &self.epoch().draining;
-        let _asking = draining.ask();
-        let pooled = self.pool().get().await?;
-        let (connection, client) = (pooled.connection(), pooled.client());
-        let asked = async {
-            // Of two that drain in the same moment the second sees the first. A primary that forgets it ends nothing.
-            let begin =
-                "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock(hashtext('fingerpost drain'))";
-            client.batch_execute(begin).await?;
-            let sessions: Vec<String> = client.query(SESSIONS, &[]).await?.iter().map(|row| row.get(0)).collect();
-            let statement = "SELECT e.id, n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
-                 WHERE e.id <> $1 AND NOT e.draining ORDER BY n.name";
-            let rows = client.query(statement, &[&self.epoch().id]).await?;
-            let mut others: Vec<Living> =
-                rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect();
-            others.retain(|other| sessions.contains(&application(other.epoch)));
-            if !others.is_empty() || alone == Alone::Too {
-                client
-                    .execute("UPDATE fingerpost.epoch SET draining = true WHERE id = $1", &[&self.epoch().id])
-                    .await?;
-            }
-            client.batch_execute("COMMIT").await?;
-            Ok(others)
-        };
-        let others = connection.while_believed(asked).await?;
-        if !others.is_empty() || alone == Alone::Too {
-            draining.begin();
-        }
-        pooled.give_back().await;
-        Ok(others)
-    }
-
-    /// The node begins to stop: from now on it takes over no more mail, and says so to those that would drain and count on it,
-    /// within 2 s if the database answers.
-    pub async fn begin_to_stop(&self) {
-        self.take_over_no_more();
-        self.epoch().draining.begin();
-        let told = async {
-            let pooled = self.pool().get().await?;
-            // A primary that forgets it hears it again with the next heartbeat.
-            let statement = format!(
-                "BEGIN; SET LOCAL synchronous_commit = off; UPDATE fingerpost.epoch SET draining = true WHERE id = {}; COMMIT",
-                self.epoch().id
-            );
-            pooled.client().batch_execute(&statement).await?;
-            pooled.give_back().await;
-            Ok::<_, DatabaseError>(())
-        };
-        let told = tokio::time::timeout(TELLING, told).await;
-        if let Err(error) = told.unwrap_or_else(|_| Err(DatabaseError::Away("no answer in time".into()))) {
-            tracing::debug!(%error, "other nodes cannot be told that this one stops");
-        }
     }
 }
 

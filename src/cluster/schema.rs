@@ -4,6 +4,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::database::{Connection, DatabaseError};
+use super::epoch;
 use super::moving::MoveError;
 use super::stopped;
 use crate::obstacle::Obstacle;
@@ -163,9 +164,8 @@ pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
     }
     // One at a time: two administrators may do it at once. And no node joins meanwhile: it looks at the schema under the
     // second lock.
-    let begin = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost schema')); \
-         SELECT pg_advisory_xact_lock(hashtext('fingerpost nodes'))";
-    client.batch_execute(begin).await?;
+    client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtext('fingerpost schema'))").await?;
+    epoch::lock_nodes(connection).await?;
     let found = number_or_none(connection).await?;
     let from = found.unwrap_or_default();
     if from > SCHEMA {
@@ -178,7 +178,7 @@ pub async fn init(connection: &Connection) -> Result<Made, DatabaseError> {
         client.batch_execute(migration).await?;
         client.execute("UPDATE fingerpost.installation SET schema = $1", &[&number]).await?;
     }
-    client.batch_execute("COMMIT").await?;
+    connection.commit().await?;
     Ok(match found {
         None => Made::New,
         Some(SCHEMA) => Made::AlreadyThere,

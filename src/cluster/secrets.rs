@@ -10,7 +10,10 @@ impl ClusterSpool {
     /// # Errors
     /// [`SpoolError::Io`] with what to do.
     pub async fn key<const N: usize>(&self, name: &str) -> Result<Option<[u8; N]>, SpoolError> {
-        let found = async { read(&self.database().connect().await?, name).await };
+        let found = async {
+            let connection = self.database().connect().await?;
+            connection.while_believed(read(&connection, name)).await
+        };
         found.await.map_err(|error| SpoolError::Io(error.to_string()))
     }
 
@@ -19,7 +22,10 @@ impl ClusterSpool {
     /// # Errors
     /// [`SpoolError::Io`] with what to do.
     pub async fn key_or<const N: usize>(&self, name: &str, ours: [u8; N]) -> Result<[u8; N], SpoolError> {
-        let found = async { read_or_write(&self.database().connect().await?, name, ours).await };
+        let found = async {
+            let connection = self.database().connect().await?;
+            connection.while_believed(read_or_write(&connection, name, ours)).await
+        };
         found.await.map_err(|error| SpoolError::Io(error.to_string()))
     }
 }

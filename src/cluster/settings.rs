@@ -67,6 +67,15 @@ pub(crate) async fn missing_standby(connection: &Connection) -> Result<Option<Ob
     Ok(is_missing.then(|| Obstacle::new(found, "get it going, or have the database's manager name another")))
 }
 
+/// With `standby = "required"` and no name there nothing is accepted.
+pub(crate) fn no_standby_named() -> DatabaseError {
+    DatabaseError::Unfit(
+        "synchronous_standby_names is empty: no second machine would have the mail; name the standby, or set \
+         [cluster] standby = \"preferred\""
+            .into(),
+    )
+}
+
 /// Whether commits wait for a standby: `synchronous_standby_names` has one.
 pub(crate) async fn has_standby_names(connection: &Connection) -> Result<bool, DatabaseError> {
     let statement = "SELECT current_setting('synchronous_standby_names')";

@@ -21,7 +21,7 @@ use super::evidence::SharedAddresses;
 use super::ids::to_sql;
 use super::living::Living;
 use super::settings;
-use super::shared::Shared;
+use super::shared::{EndsWith, Shared};
 use super::sweep::Sweep;
 use super::unwritten::Unwritten;
 use crate::config::Cluster;
@@ -45,8 +45,8 @@ fn stopped() -> SpoolError {
 const LEAVING: Duration = Duration::from_secs(10);
 /// A caller hears after so long that his mail is not accepted.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Connections for committing, heartbeats, the sweep and addresses (two); the others read.
-const OWN_CONNECTIONS: usize = 5;
+/// Connections for committing and what became of a commit, heartbeats, the sweep and addresses (two); the others read.
+const OWN_CONNECTIONS: usize = 6;
 
 /// The spool of one node. Its tasks end with it.
 pub struct ClusterSpool {
@@ -59,9 +59,10 @@ pub struct ClusterSpool {
     handle: Handle,
     folder: NodeFolder,
     unwritten: Unwritten,
-    adopted: Mutex<Option<UnboundedReceiver<Outlines>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
-    tasks: Vec<JoinHandle<()>>,
+    /// `None`: it takes nothing over yet.
+    sweep: Mutex<Option<JoinHandle<()>>>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl ClusterSpool {
@@ -78,7 +79,7 @@ impl ClusterSpool {
         let folder = NodeFolder::open(folder)?;
         let database =
             Database::new(cluster).map_err(|error| SpoolError::Io(format!("[cluster] database: {error}")))?;
-        database.timelines().keep_in(&folder.file("timeline"));
+        database.timelines().keep_in(&folder.file("timeline")).map_err(SpoolError::Io)?;
         let cannot = |error: DatabaseError| SpoolError::Io(error.to_string());
         let connection = database.connect().await.map_err(cannot)?;
         let missing = settings::missing_standby(&connection).await.map_err(cannot)?;
@@ -99,15 +100,13 @@ impl ClusterSpool {
         let readers = cluster.connections.saturating_sub(OWN_CONNECTIONS).max(1);
         let pool = Arc::new(Pool::new(database.clone(), readers));
         let (jobs, to_commit) = unbounded_channel();
-        let (adopting, adopted) = unbounded_channel();
         let (beating, beats) = (shared.clone(), database.clone());
         let committer = tokio::spawn(Committer::new(shared.clone(), database.clone()).run(to_commit));
-        let tasks = vec![
+        let tasks = [
             tokio::spawn(Census::keep(shared.clone(), pool.clone())),
-            tokio::spawn(Sweep::new(shared.clone(), database.clone(), adopting).run()),
             tokio::spawn(async move {
+                let _ends = EndsWith(beating.clone());
                 beating.epoch.keep_beating(&beats, &beating).await;
-                beating.end();
             }),
         ];
         Ok(Self {
@@ -119,15 +118,21 @@ impl ClusterSpool {
             handle: Handle::current(),
             folder,
             unwritten: Unwritten::default(),
-            adopted: Mutex::new(Some(adopted)),
             committer: Mutex::new(Some(committer)),
+            sweep: Mutex::default(),
             tasks,
         })
     }
 
-    /// Mail that this node takes over, for the queue. Only the first call returns it.
-    pub fn adopted(&self) -> Option<UnboundedReceiver<Outlines>> {
-        self.adopted.lock().take()
+    /// Begins to take over mail of nodes that are gone, and returns it, for the queue. What a node takes over before it can
+    /// deliver would wait there, so this comes last at a start.
+    pub fn take_over(&self) -> UnboundedReceiver<Outlines> {
+        let (adopting, adopted) = unbounded_channel();
+        let sweep = Sweep::new(self.shared.clone(), self.database.clone(), adopting);
+        if let Some(before) = self.sweep.lock().replace(tokio::spawn(sweep.run())) {
+            before.abort();
+        }
+        adopted
     }
 
     /// How to reach the database.
@@ -339,6 +344,6 @@ impl Spool for ClusterSpool {
 
 impl Drop for ClusterSpool {
     fn drop(&mut self) {
-        self.tasks.iter().chain(&*self.committer.lock()).for_each(JoinHandle::abort);
+        self.tasks.iter().chain(&*self.committer.lock()).chain(&*self.sweep.lock()).for_each(JoinHandle::abort);
     }
 }

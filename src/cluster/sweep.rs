@@ -17,6 +17,8 @@ use crate::spool::header::{FORMAT, OLDEST};
 
 /// The most messages that are taken over in one transaction.
 const MOST: i64 = 500;
+/// The most messages that are named at a time because this version cannot read them.
+const NAMED: i64 = 20;
 /// The epochs of queued messages that have ended, each found with one step into the index `queue_of_epoch`. Those below 0
 /// are moves that go on.
 const GONE: &str = "WITH RECURSIVE has (epoch) AS ( \
@@ -92,19 +94,35 @@ impl Sweep {
         }
     }
 
-    /// Looks at the other nodes' heartbeats, and ends the epochs of those that are silent.
+    /// Looks at the other nodes' heartbeats, and ends the epochs of those that are silent. While this node's own are not
+    /// acknowledged others are not to blame: the database stood still, or has no standby.
     async fn watch(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
-        let rows = connection.client().query("SELECT epoch, beats FROM fingerpost.heartbeat", &[]).await?;
+        if !self.shared.epoch.pulse.may_send() {
+            self.seen.clear();
+            return Ok(());
+        }
+        // Asked before: a node that is suspended meanwhile must not take what it then reads for news.
         let now = Instant::now();
-        let beats: HashMap<i64, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        self.seen.retain(|epoch, _| beats.contains_key(epoch));
-        for (epoch, beats) in beats.into_iter().filter(|(epoch, _)| *epoch != self.shared.epoch.id) {
+        let statement = "SELECT h.epoch, h.beats, n.name FROM fingerpost.heartbeat h \
+             JOIN fingerpost.epoch e ON e.id = h.epoch JOIN fingerpost.node n ON n.number = e.node";
+        let rows = connection.client().query(statement, &[]).await?;
+        if now.elapsed() >= BEAT {
+            self.seen.clear(); // it stood still, and so did their heartbeats
+        }
+        self.seen.retain(|epoch, _| rows.iter().any(|row| row.get::<_, i64>(0) == *epoch));
+        for row in rows.iter().filter(|row| row.get::<_, i64>(0) != self.shared.epoch.id) {
+            let (epoch, beats, node): (i64, i64, &str) = (row.get(0), row.get(1), row.get(2));
             let seen = self.seen.entry(epoch).or_insert(Seen { beats, since: now });
             if seen.beats != beats {
                 *seen = Seen { beats, since: now };
             }
             if now.duration_since(seen.since) >= SILENT {
-                tracing::warn!(alert = true, epoch, "a node was not heard of for {SILENT:?}: its mail is taken over");
+                tracing::warn!(
+                    alert = true,
+                    node,
+                    epoch,
+                    "a node was not heard of for {SILENT:?}: its mail is taken over"
+                );
                 epoch::terminate(connection, epoch).await?;
                 self.seen.remove(&epoch);
                 if epoch::end(connection, epoch, Some(beats)).await? {
@@ -157,24 +175,20 @@ impl Sweep {
                 ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED) \
              RETURNING id, format, entry, sum";
         self.in_doubt = client.query(statement, &[&mine, &gone, &id, &MOST, &READ[0], &READ[1]]).await?;
-        let warnings = connection.warnings();
-        client.batch_execute("COMMIT").await?;
-        if connection.warnings() != warnings {
-            return Err(DatabaseError::Away("the wait for the standby was cancelled".into()));
-        }
+        connection.commit().await?;
         let rows = std::mem::take(&mut self.in_doubt);
         self.adopt(&rows);
         let last = rows.iter().map(|row| row.get::<_, i64>(0)).max();
         Ok(last.filter(|_| rows.len() == usize::try_from(MOST).unwrap_or_default()))
     }
 
-    /// Names messages that no node of this version can take over, once each.
+    /// Names messages that no node of this version can take over, once each; of very many only some.
     async fn name_unread(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
         let statement = "SELECT id, format FROM fingerpost.queue \
-             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 ORDER BY id";
+             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 LIMIT $4";
         let rows = match self.gone.is_empty() {
             true => Vec::new(),
-            false => connection.client().query(statement, &[&self.gone, &READ[0], &READ[1]]).await?,
+            false => connection.client().query(statement, &[&self.gone, &READ[0], &READ[1], &NAMED]).await?,
         };
         for row in rows.iter().filter(|row| !self.unread.contains(&row.get(0))) {
             let (queue_id, format) = (from_sql(row.get(0)), row.get::<_, i16>(1));
@@ -191,9 +205,12 @@ impl Sweep {
             return Ok(());
         }
         let ids: Vec<i64> = self.in_doubt.iter().map(|row| row.get(0)).collect();
-        let statement = "SELECT id FROM fingerpost.queue WHERE id = ANY ($1) AND epoch = $2 FOR UPDATE";
-        let ours = connection.client().query(statement, &[&ids, &self.shared.epoch.id]).await?;
-        let ours: HashSet<i64> = ours.iter().map(|row| row.get(0)).collect();
+        // Whose they are is looked at here: as a condition it would hold for the rows as they were, and wait for nothing.
+        let statement = "SELECT id, epoch FROM fingerpost.queue WHERE id = ANY ($1) FOR UPDATE";
+        let rows = async { Ok(connection.client().query(statement, &[&ids]).await?) };
+        let rows = connection.without_warning(rows).await?;
+        let is_ours = |row: &&Row| row.get::<_, i64>(1) == self.shared.epoch.id;
+        let ours: HashSet<i64> = rows.iter().filter(is_ours).map(|row| row.get(0)).collect();
         let mut rows = std::mem::take(&mut self.in_doubt);
         rows.retain(|row| ours.contains(&row.get(0)));
         self.adopt(&rows);
@@ -230,10 +247,11 @@ async fn clean(connection: &Connection) -> Result<(), DatabaseError> {
     let gone = "epoch <> ALL (ARRAY(SELECT id FROM fingerpost.epoch))";
     let client = connection.client();
     client.execute(&format!("DELETE FROM fingerpost.batch WHERE {gone}"), &[]).await?;
-    let statement = format!(
-        "WITH gone AS (DELETE FROM fingerpost.upload WHERE {gone} RETURNING id) \
-         DELETE FROM fingerpost.body b USING gone WHERE b.id = gone.id"
-    );
-    client.execute(&statement, &[]).await?;
+    let uploads = format!("DELETE FROM fingerpost.upload WHERE {gone} RETURNING id");
+    client.batch_execute("BEGIN").await?;
+    let ids: Vec<i64> = client.query(&uploads, &[]).await?.iter().map(|row| row.get(0)).collect();
+    // A statement of its own: it sees the pieces that the first one has waited for.
+    client.execute("DELETE FROM fingerpost.body WHERE id = ANY ($1)", &[&ids]).await?;
+    connection.commit().await?;
     super::requests::forget_old(connection).await
 }

@@ -22,9 +22,9 @@ const DEFAULT_DEAD_LETTERS: usize = 1000;
 const DEFAULT_DEAD_LETTERS_KEPT: Duration = Duration::from_hours(30 * 24);
 /// The least `[trace] max_size`, bytes.
 const LEAST_TRACE_SIZE: u64 = 64 << 20;
-/// One commits, one shows that the node lives, one takes over mail, and one reads.
-const LEAST_CONNECTIONS: u64 = 6;
-const DEFAULT_CONNECTIONS: usize = 8;
+/// For what a node does at the same time, and one that reads.
+const LEAST_CONNECTIONS: u64 = 7;
+const DEFAULT_CONNECTIONS: usize = 10;
 pub(super) const DEFAULT_TRACE_DAYS: u32 = 14;
 
 /// `[reports]` without its defaults, which depend on the accepted domains.

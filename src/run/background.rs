@@ -107,7 +107,7 @@ pub(super) fn spawn(
 
 /// Hands mail that other nodes left to the queue.
 async fn adopt(cluster: &ClusterSpool, delivery: &Delivery, stop: &CancellationToken) {
-    let Some(mut adopted) = cluster.adopted() else { return };
+    let mut adopted = cluster.take_over();
     while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
         delivery.adopt(outlines);
     }

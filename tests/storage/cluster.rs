@@ -32,7 +32,11 @@ mod loops;
 mod queue_commands;
 mod rounds;
 mod shared;
+mod standby_away;
 mod upgrades;
+
+/// `[cluster] connections`.
+const CONNECTIONS: usize = 10;
 
 /// A primary, its standby, and a database in them.
 struct Setup {
@@ -56,7 +60,7 @@ impl Setup {
             password_file: None,
             ca: None,
             node: node.to_owned(),
-            connections: 5,
+            connections: CONNECTIONS,
             standby,
         }
     }
@@ -77,7 +81,9 @@ impl Setup {
     async fn open(&self, name: &str, standby: Standby) -> Result<ClusterSpool, String> {
         let folder = self.nodes.path().join(name);
         let opened = ClusterSpool::open(&self.cluster(name, standby), folder, "digest", Metrics::new()).await;
-        opened.map_err(|error| error.to_string())
+        let opened = opened.map_err(|error| error.to_string())?;
+        drop(opened.take_over()); // nobody delivers it
+        Ok(opened)
     }
 
     /// Rows of a table.
@@ -166,11 +172,26 @@ async fn a_spool_in_the_database_is_a_spool() {
     let took = commits(&setup) - before;
     assert!(took < 100, "{took} transactions");
 
-    // Without a standby nothing is accepted, unless that is allowed.
+    // What the database says itself, of a right or a lock, holds for all mail: until it is over nothing is taken.
+    setup.primary.sql(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'; \
+         CREATE TRIGGER no BEFORE INSERT ON fingerpost.body FOR EACH STATEMENT EXECUTE FUNCTION no()",
+    );
+    let error = spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.unwrap_err().to_string();
+    assert!(error.contains("the database says: no"), "{error}");
+    for _ in 0..4 {
+        assert!(!spool.condition().takes_records());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    setup.primary.sql("DROP TRIGGER no ON fingerpost.body");
+    eventually("it takes mail again", Duration::from_secs(10), || spool.condition().takes_records()).await;
+
+    // Without a standby nothing is accepted, unless that is allowed; it is noticed without mail.
+    let idle = setup.node("idle").await;
     setup.primary.set("synchronous_standby_names", "");
     let error = spool.commit(accepted(vec![mail(&*spool, 9, 1)])).await.unwrap_err().to_string();
     assert!(error.contains("synchronous_standby_names"), "{error}");
-    assert!(!spool.condition().takes_records());
+    eventually("it is noticed", Duration::from_secs(10), || !idle.condition().takes_records()).await;
     let alone = setup.open("alone", Standby::Preferred).await.unwrap();
     alone.commit(accepted(vec![mail(&alone, 9, 1)])).await.unwrap();
     alone.leave().await;
@@ -191,7 +212,7 @@ async fn mail_of_a_node_that_is_gone_is_taken_over_and_nothing_of_it_is_written_
     let (first, metrics) = (setup.node("a").await, Metrics::new());
     let (cluster, folder) = (setup.cluster("b", Standby::Required), setup.nodes.path().join("b"));
     let second = Arc::new(ClusterSpool::open(&cluster, folder, "digest", metrics.clone()).await.unwrap());
-    let mut adopted = second.adopted().unwrap();
+    let mut adopted = second.take_over();
     assert_eq!((second.living().rank, second.living().nodes, second.share().of(3)), (1, 2, 1));
     let (draft, entry) = mail(&*first, 5_000, 2);
     first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();
@@ -243,8 +264,6 @@ async fn what_was_delivered_counts_also_after_the_end_of_an_epoch() {
     assert_eq!(entry.recipients[1].state.attempts(), 0, "the other outcome does not count");
 }
 
-/// Whatever becomes of the primary, the outcome of a transaction is found out, and no client's mail is both refused and
-/// delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_more_is_sent_while_many_deliveries_are_not_durable() {
     let setup = Setup::start();
@@ -266,6 +285,8 @@ async fn nothing_more_is_sent_while_many_deliveries_are_not_durable() {
     assert!(node.may_send());
 }
 
+/// Whatever becomes of the primary, the outcome of a transaction is found out, and no client's mail is both refused and
+/// delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_whose_outcome_is_unknown_is_asked_about() {
     let mut setup = Setup::start();
@@ -350,10 +371,13 @@ async fn a_start_does_not_wait_for_ever_for_a_standby() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_nodes_that_drain_at_once_one_is_left() {
-    use fingerpost::cluster::listing::Alone;
+    use fingerpost::cluster::draining::Alone;
     let setup = Setup::start();
     setup.init().await;
     let nodes = [setup.node("a").await, setup.node("b").await];
+    let sessions =
+        "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE application_name LIKE '%epoch%'";
+    eventually("both have sessions", Duration::from_secs(10), || setup.primary.sql(sessions) == "2").await;
     let drained = tokio::join!(nodes[0].drain(Alone::Never), nodes[1].drain(Alone::Never));
     let left = [drained.0.unwrap(), drained.1.unwrap()].map(|others| others.len());
     assert!(left == [0, 1] || left == [1, 0], "{left:?}");
@@ -362,7 +386,7 @@ async fn of_nodes_that_drain_at_once_one_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_goes_to_a_new_name_when_its_node_and_its_mail_are_long_gone() {
+async fn a_number_goes_to_a_new_name_when_all_are_taken_and_its_node_and_its_mail_are_long_gone() {
     let setup = Setup::start();
     setup.init().await;
     let first = setup.node("pod-a").await;
@@ -370,23 +394,24 @@ async fn a_number_goes_to_a_new_name_when_its_node_and_its_mail_are_long_gone() 
     let id = waits.1.id;
     first.commit(accepted(vec![waits])).await.unwrap();
     first.leave().await;
-    assert_eq!(setup.node("pod-b").await.epoch().node, 1, "the first was there a moment ago");
-
-    setup.primary.sql("UPDATE fingerpost.node SET reached = reached - 25 * 3600 * 1000");
-    let third = setup.node("pod-c").await;
-    assert_eq!(third.epoch().node, 2, "its mail is there, the second lives");
-    let taken = || third.live_messages() == 1;
+    let second = setup.node("pod-b").await;
+    assert_eq!(second.epoch().node, 1);
+    setup.primary.sql(
+        "INSERT INTO fingerpost.node (number, name, reached) SELECT n, 'pod-' || n, \
+         (SELECT max(reached) FROM fingerpost.node) FROM generate_series(2, 1023) n; \
+         UPDATE fingerpost.node SET reached = reached - 25 * 3600 * 1000 WHERE number < 2",
+    );
+    let taken = || second.live_messages() == 1;
     eventually("the mail is taken over", Duration::from_secs(20), taken).await;
-    third.commit(changed(vec![delivered(id, 0)])).await.unwrap();
+    let refused = setup.open("pod-c", Standby::Required).await.err().unwrap();
+    assert!(refused.contains("all 1024 numbers are taken"), "its mail is there, the second lives: {refused}");
+    second.commit(changed(vec![delivered(id, 0)])).await.unwrap();
 
     let reached: u64 = setup.primary.sql("SELECT reached FROM fingerpost.node WHERE number = 0").parse().unwrap();
-    let fourth = setup.node("pod-d").await;
-    assert_eq!(fourth.epoch().node, 0);
-    let next = fourth.epoch().ids.next(0).made_at();
+    let third = setup.node("pod-d").await;
+    assert_eq!(third.epoch().node, 0);
+    let next = third.epoch().ids.next(0).made_at();
     assert!(next.0 > reached / 1000, "not even where the clock goes back: {next:?} {reached}");
-    assert!(fourth.new_id() > id, "an id of before is not given out again");
-    assert_eq!(setup.rows("node"), 3);
-    drop(first);
-    // Who comes back under the old name is a new one.
-    assert_eq!(setup.node("pod-a").await.epoch().node, 3);
+    assert!(third.new_id() > id, "an id of before is not given out again");
+    assert_eq!(setup.rows("node"), 1024);
 }

@@ -33,7 +33,7 @@ pub(in crate::cli) async fn everything(file: &Path, format: Format) -> anyhow::R
     findings.extend(database::look(&config).await);
     findings.push(folder(&config.server.state_dir));
     findings.push(disk(&config.server.state_dir, config.min_free));
-    findings.extend(spool::look(&config.server.state_dir, Look::Whole));
+    findings.extend(spool::mark(&config).or_else(|| spool::look(&config, Look::Whole)));
     print(&config, findings, format)
 }
 

@@ -1,6 +1,8 @@
 //! Looks at the database of `[cluster]` as a start would, and further: each host, who takes writes, the tables, the settings,
 //! the role's rights, and the standby. Nothing is changed.
 
+use std::path::Path;
+
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 
@@ -9,6 +11,7 @@ use crate::cluster::database::{Connection, Database, DatabaseError, Role, Visite
 use crate::cluster::schema::{self, SCHEMA};
 use crate::cluster::settings;
 use crate::cluster::status::{self, Answering, SyncStandby};
+use crate::cluster::timelines;
 use crate::config::{Cluster, Config, Standby};
 
 const DATABASE: &str = "[cluster] database";
@@ -30,6 +33,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![bad(DATABASE, &error)],
     };
     let mut findings = hosts(&visited, cluster, &database);
+    findings.extend(replaced(&visited, &config.server.state_dir.join("node/timeline")));
     let primaries = visited.into_iter().filter_map(|host| match host.answer {
         Ok(Role::Primary(connection)) => Some(connection),
         _ => None,
@@ -42,10 +46,6 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
 
 /// A line for each host; and one where none, or more than one, takes writes.
 fn hosts(visited: &[Visited], cluster: &Cluster, database: &Database) -> Vec<Finding> {
-    let timeline = |host: &Visited| match &host.answer {
-        Ok(Role::Primary(connection)) => Some(connection.timeline()),
-        _ => None,
-    };
     let primaries: Vec<_> = visited.iter().filter_map(timeline).collect();
     let way = match (database.is_in_clear(), goes_out(cluster)) {
         (false, _) => Way::Verified,
@@ -58,7 +58,12 @@ fn hosts(visited: &[Visited], cluster: &Cluster, database: &Database) -> Vec<Fin
         [] => findings.push(Finding::bad(
             DATABASE,
             format!("no host of {} takes writes: the server does not start", database.hosts()),
-            "promote the synchronous standby, or get the primary going; name every host that may be the primary",
+            match visited.iter().all(|host| host.answer.is_ok()) {
+                true => {
+                    "promote the synchronous standby, or get the primary going; name every host that may be the primary"
+                }
+                false => "see to the hosts above first: one of them may be the primary, and must not be replaced then",
+            },
         )),
         several => findings.push(Finding::bad(
             DATABASE,
@@ -67,6 +72,32 @@ fn hosts(visited: &[Visited], cluster: &Cluster, database: &Database) -> Vec<Fin
         )),
     }
     findings
+}
+
+/// This node has seen a primary that replaced those which take writes now; `file`: where it keeps that.
+fn replaced(visited: &[Visited], file: &Path) -> Option<Finding> {
+    let saved = match timelines::saved(file) {
+        Ok(saved) => saved,
+        Err(why) => return Some(Finding::bad(DATABASE, why, "or let this user read it")),
+    };
+    let highest = visited.iter().filter_map(timeline).max()?;
+    (highest < saved).then(|| {
+        let found = format!("timeline {highest} takes writes, and this node has seen timeline {saved}, which replaced it");
+        let cure = format!(
+            "stop that server, and start the one that replaced it; where the database was restored or upgraded (pg_upgrade), \
+             remove {} at each node",
+            file.display()
+        );
+        Finding::bad(DATABASE, found, cure)
+    })
+}
+
+/// Of a host that takes writes.
+fn timeline(host: &Visited) -> Option<u32> {
+    match &host.answer {
+        Ok(Role::Primary(connection)) => Some(connection.timeline()),
+        _ => None,
+    }
 }
 
 /// How safe what is said to a host is on its way.

@@ -3,11 +3,10 @@
 //! Without `--connect` only headers of segments are read, because the check runs before every start; with it
 //! everything.
 
-use std::path::Path;
-
 use super::Finding;
 use crate::config::Config;
 use crate::run;
+use crate::spool::moved::Moved;
 use crate::spool::offline::{Look, NotRead, Offline, Problem};
 
 /// The remedy if another version wrote it, in addition to the error's own text.
@@ -18,8 +17,8 @@ const WITHHELD: &str =
 const DAMAGE: &str = "a start lays aside what is left of it; docs/spool.md says what to do then";
 
 /// Checks it. `None`: there is nothing to report, or a server uses it, or we may not read it.
-pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
-    let folder = state_dir.join("spool");
+pub(super) fn look(config: &Config, look: Look) -> Option<Finding> {
+    let folder = config.server.state_dir.join("spool");
     let what = format!("spool {}", folder.display());
     let offline = match (Offline::read(&folder, look), look) {
         (Ok(offline), _) => offline,
@@ -42,7 +41,17 @@ pub(super) fn look(state_dir: &Path, look: Look) -> Option<Finding> {
         (Some(other @ Problem::OtherFormat(_)), _) => Some(Finding::bad(what, refused(&text(other)), OTHER)),
         (Some(withheld @ Problem::Withheld(_)), _) => Some(Finding::doubtful(what, text(withheld), WITHHELD)),
         (Some(damage @ Problem::Damage(_)), _) => Some(Finding::doubtful(what, text(damage), DAMAGE)),
-        (None, Look::Whole) => Some(Finding::well(what, format!("is read; {} messages wait", offline.count()))),
+        (None, Look::Whole) => Some(match (offline.count(), &config.cluster) {
+            (count, None) => Finding::well(what, format!("is read; {count} messages wait")),
+            (_, Some(_)) if Moved::read(&folder).is_ok_and(|moved| moved.is_some()) => {
+                Finding::well(what, "was moved to the database of [cluster], and is not used")
+            }
+            (0, Some(_)) => Finding::well(what, "is empty, and not used with [cluster]"),
+            (count, Some(_)) => {
+                let found = format!("{count} messages wait in it, and [cluster] does not look after them");
+                Finding::bad(what, refused(&found), "run `fingerpost cluster import`, which moves them")
+            }
+        }),
         (None, Look::Headers) => None,
     }
 }

@@ -29,13 +29,9 @@ impl From<MoveError> for CommandError {
     }
 }
 
-pub(super) async fn import(
-    connection: &Connection,
-    cluster: &Cluster,
-    state_dir: &Path,
-) -> Result<Outcome, CommandError> {
-    schema::check(connection).await?;
-    settings::check(connection).await?;
+pub(super) async fn import(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
+    let (_node, connection) = connect(database, state_dir).await?;
+    let connection = &connection;
     if cluster.standby == Standby::Required && !has_standby_names(connection).await? {
         let text = "synchronous_standby_names is empty, and mail is to be on two machines: name the standby first";
         return Err(DatabaseError::Unfit(text.into()).into());
@@ -59,12 +55,18 @@ pub(super) async fn import(
     Ok(if damaged.is_empty() { Outcome::Done } else { Outcome::No })
 }
 
-pub(super) async fn export(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
+/// The node's folder, for as long as the command runs, and the primary that a server here would believe.
+async fn connect(database: &Database, state_dir: &Path) -> Result<(NodeFolder, Connection), CommandError> {
     let node = NodeFolder::open(state_dir.join("node")).map_err(anyhow::Error::from)?;
-    database.timelines().keep_in(&node.file("timeline"));
+    database.timelines().keep_in(&node.file("timeline")).map_err(anyhow::Error::msg)?;
     let connection = database.connect().await?;
     schema::check(&connection).await?;
     settings::check(&connection).await?;
+    Ok((node, connection))
+}
+
+pub(super) async fn export(database: &Database, cluster: &Cluster, state_dir: &Path) -> Result<Outcome, CommandError> {
+    let (node, connection) = connect(database, state_dir).await?;
     refuse_without_standby(&connection).await?;
     let folder = state_dir.join("spool");
     let spool = LogStore::open(&folder, Sizes::default(), Metrics::new()).map_err(anyhow::Error::from)?;
@@ -102,11 +104,15 @@ fn told(exported: &Exported, here: usize) -> Outcome {
              command again"
         ));
     }
-    output::text(&format!(
-        "{moved} messages were moved; {here} wait in this node's own spool now. Remove [cluster] from the configuration, \
-         and start the server\n"
-    ));
     let is_all = damaged.is_empty() && *of_other_moves == 0 && *later == 0;
+    let next = match is_all {
+        true => "Remove [cluster] from the configuration, and start the server",
+        false => {
+            "Before [cluster] is removed see to what stays: a node that is started with [cluster] takes over what is \
+             damaged, and `fingerpost queue drop` or a report to its sender ends it"
+        }
+    };
+    output::text(&format!("{moved} messages were moved; {here} wait in this node's own spool now. {next}\n"));
     if is_all { Outcome::Done } else { Outcome::No }
 }
 

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
-use super::{CONNECT, Connection, Database, DatabaseError, away_too_long};
+use super::{CONNECT, Connection, Database, DatabaseError, Server, away_too_long};
 
 /// One host, and what it is.
 pub struct Visited {
@@ -37,15 +37,15 @@ impl Database {
         let password = self.password().await?;
         let mut any = self.clone();
         any.config.target_session_attrs(TargetSessionAttrs::Any);
-        let visits = any.hosts.iter().map(|host| async {
-            let answer = tokio::time::timeout(CONNECT, any.visit(host, password.as_deref())).await;
-            Visited { host: shown(host), answer: answer.unwrap_or_else(|_| Err(away_too_long())) }
+        let visits = any.hosts.iter().map(|server| async {
+            let answer = tokio::time::timeout(CONNECT, any.visit(server, password.as_deref())).await;
+            Visited { host: shown(server), answer: answer.unwrap_or_else(|_| Err(away_too_long())) }
         });
         Ok(join_all(visits).await)
     }
 
-    async fn visit(&self, (host, port): &(Host, u16), password: Option<&str>) -> Result<Role, DatabaseError> {
-        let mut connection = self.open(host, *port, password).await?;
+    async fn visit(&self, server: &Server, password: Option<&str>) -> Result<Role, DatabaseError> {
+        let mut connection = self.open(server, password).await?;
         let statement = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
         let row = connection.client().query_one(statement, &[]).await?;
         match (row.get(0), row.get(1)) {
@@ -60,9 +60,9 @@ impl Database {
 }
 
 /// `db1:5432`, or the folder of a socket.
-pub(super) fn shown((host, port): &(Host, u16)) -> String {
-    match host {
-        Host::Tcp(name) => format!("{name}:{port}"),
+pub(super) fn shown(server: &Server) -> String {
+    match &server.host {
+        Host::Tcp(name) => format!("{name}:{}", server.port),
         Host::Unix(folder) => folder.display().to_string(),
     }
 }

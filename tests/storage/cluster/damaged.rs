@@ -9,16 +9,17 @@ async fn a_copy_of_damaged_content_is_kept_beside_the_node() {
     let metrics = Metrics::new();
     let (cluster, folder) = (setup.cluster("a", Standby::Required), setup.nodes.path().join("a"));
     let first = setup.node("first").await;
-    let (small, large) = (mail(&*first, 500, 1), mail(&*first, LARGE, 1));
-    let entries = [small.1.clone(), large.1.clone()];
-    first.commit(accepted(vec![small, large])).await.unwrap();
+    let (small, large, cut) = (mail(&*first, 500, 1), mail(&*first, LARGE, 1), mail(&*first, 2 * LARGE, 1));
+    let (entries, short) = ([small.1.clone(), large.1.clone()], cut.1.clone());
+    first.commit(accepted(vec![small, large, cut])).await.unwrap();
     first.leave().await;
     setup
         .primary
         .sql("UPDATE fingerpost.body SET content = set_byte(content, 9, 255 - get_byte(content, 9)) WHERE piece = 0");
     let node = ClusterSpool::open(&cluster, folder.clone(), "digest", metrics.clone()).await.unwrap();
     let node = Arc::new(node);
-    eventually("it is taken over", Duration::from_secs(20), || node.live_messages() == 2).await;
+    let _adopted = node.take_over();
+    eventually("it is taken over", Duration::from_secs(20), || node.live_messages() == 3).await;
     let found = || metrics.spool_damaged_contents.with_label_values::<&str>(&[]).get();
     for (entry, count) in entries.iter().zip(1..) {
         let stored = node.open(entry.id).unwrap();
@@ -40,4 +41,9 @@ async fn a_copy_of_damaged_content_is_kept_beside_the_node() {
         .primary
         .sql("UPDATE fingerpost.body SET content = set_byte(content, 9, 255 - get_byte(content, 9)) WHERE piece = 0");
     node.open(entries[0].id).unwrap().verify().await.unwrap();
+
+    // A part of it is missing.
+    setup.primary.sql(&format!("DELETE FROM fingerpost.body WHERE id = {} AND piece = 1", short.id.0));
+    let stored = node.open(short.id).unwrap();
+    assert!(stored.verify().await.is_err() && stored.is_damaged());
 }

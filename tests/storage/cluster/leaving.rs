@@ -1,6 +1,6 @@
 //! Nodes that drain, or stop.
 
-use fingerpost::cluster::listing::Alone;
+use fingerpost::cluster::draining::Alone;
 
 use super::*;
 
