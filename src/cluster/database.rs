@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::Severity;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -20,9 +20,12 @@ use super::timelines::Timelines;
 use crate::config::Cluster;
 use crate::tls::connect;
 
+mod error;
 mod pool;
 mod visit;
 
+pub use error::DatabaseError;
+use error::Failed;
 pub use pool::{Pool, Pooled};
 pub use visit::{Role, Visited};
 
@@ -45,57 +48,6 @@ const PLACE: Duration = Duration::from_secs(2);
 const SETTINGS: &str = "SET synchronous_commit = on; SET idle_in_transaction_session_timeout = '30s'; \
      SET lock_timeout = '15s'; SET client_min_messages = warning; SET tcp_keepalives_idle = 10; \
      SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '20s'";
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum DatabaseError {
-    /// It cannot be reached, or the connection broke.
-    #[error("the database is away: {0}")]
-    Away(String),
-    /// It answered with an error.
-    #[error("the database says: {text}")]
-    Said { code: SqlState, text: String },
-    /// It must not be used as it is; the text says what to do.
-    #[error("the database cannot be used: {0}")]
-    Unfit(String),
-    /// This node's epoch was ended by another node, which has its mail now.
-    #[error("another node has taken over: this one was not heard of for too long")]
-    Ended,
-}
-
-impl From<tokio_postgres::Error> for DatabaseError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error() {
-            Some(said) => {
-                let detail = said.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-                Self::Said { code: said.code().clone(), text: format!("{}{detail}", said.message()) }
-            }
-            None => {
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                Self::Away(format!("{error}{cause}"))
-            }
-        }
-    }
-}
-
-impl DatabaseError {
-    /// Whether it has no room: 53100 and its class.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Said { code, .. } if *code == SqlState::DISK_FULL)
-    }
-
-    /// Whether it says that what it has stored is damaged: class XX.
-    #[must_use]
-    pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Said { code, .. } if code.code().starts_with("XX"))
-    }
-
-    /// Whether the role has no right to it.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Said { code, .. } if *code == SqlState::INSUFFICIENT_PRIVILEGE)
-    }
-}
 
 /// The port of a host without one.
 const PORT: u16 = 5432;
@@ -197,7 +149,7 @@ impl Database {
                 Ok(None) | Err(_) => break,
             }
         }
-        let connection = best.ok_or_else(|| all(failed))?;
+        let connection = best.ok_or_else(|| error::all(failed))?;
         self.timelines.note(connection.timeline)?;
         Ok(connection)
     }
@@ -243,26 +195,6 @@ impl Database {
             Ok(connection)
         });
         opened.await.unwrap_or_else(|_| Err(away_too_long()))
-    }
-}
-
-/// Why a host was not used.
-struct Failed {
-    host: String,
-    error: DatabaseError,
-}
-
-/// What several hosts said.
-fn all(mut failed: Vec<Failed>) -> DatabaseError {
-    match failed.as_slice() {
-        [_] => failed.remove(0).error,
-        several => {
-            let said = several.iter().map(|Failed { host, error }| match error {
-                DatabaseError::Away(why) => format!("{host}: {why}"),
-                error => format!("{host}: {error}"),
-            });
-            DatabaseError::Away(said.collect::<Vec<_>>().join("; "))
-        }
     }
 }
 

@@ -59,7 +59,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reload", &["time", "lookup", "routing", "give_back", "config", "metrics", "state", "in_force"]),
     // The journey.
     ("spool", &["time", "smtp", "message", "routing", "private", "formats", "metrics"]),
-    ("cluster", &["time", "share", "smtp", "message", "routing", "obstacle", "config", "metrics", "tls", "spool"]),
+    (
+        "cluster",
+        &["time", "share", "smtp", "message", "routing", "obstacle", "private", "config", "metrics", "tls", "spool"],
+    ),
     ("pressure", &["smtp", "config", "metrics", "in_force", "spool"]),
     ("strangers", &["time", "fast_map", "one_client", "config", "metrics", "trace"]),
     ("report", &["time", "smtp", "message", "lookup", "routing", "private", "config", "in_force", "spool"]),
