@@ -84,8 +84,8 @@ impl Census {
         metrics.nodes.with_label_values::<&str>(&[]).set(number(nodes));
         metrics.configurations.with_label_values::<&str>(&[]).set(number(configurations));
         if self.counted.is_none_or(|counted| counted.elapsed() >= EVERY) {
-            let Mail { messages, unowned, oldest } = in_time(connection.while_believed(count(connection))).await?;
             self.counted = Some(Instant::now());
+            let Mail { messages, unowned, oldest } = in_time(connection.while_believed(count(connection))).await?;
             let age = oldest.map_or(Duration::ZERO, |oldest| UnixTime::now().since(oldest)).as_secs();
             metrics.queue_messages.with_label_values::<&str>(&[]).set(messages);
             metrics.unowned_messages.with_label_values::<&str>(&[]).set(unowned);

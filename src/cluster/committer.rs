@@ -192,8 +192,12 @@ impl Committer {
 
     fn refused(&mut self, jobs: Vec<Job>, error: &DatabaseError) {
         let text = error.to_string();
-        // Also what it says itself: a right that was withdrawn or a table that is locked holds for the next ones too.
-        self.shared.takes(Takes::Nothing(text.clone()));
+        // Also what it says itself against mail: a right that was withdrawn, or a table that is locked, holds for the next
+        // ones too.
+        let is_about_mail = jobs.is_empty() || jobs.iter().any(|job| !job.record.accepted.is_empty());
+        if is_about_mail || !matches!(error, DatabaseError::Said { .. }) || error.is_full() {
+            self.shared.takes(Takes::Nothing(text.clone()));
+        }
         if matches!(error, DatabaseError::Away(_)) {
             self.connection = None;
         }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::Severity;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -41,6 +40,8 @@ const OTHERS: Duration = Duration::from_millis(300);
 /// The control file has it only after the next checkpoint.
 const TIMELINE: &str = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer";
 
+/// Where PostgreSQL waits for a standby: which of its functions a warning comes from, in any language.
+const WAIT_FOR_STANDBY: &str = "SyncRepWaitForLSN";
 /// How long a connection to a host waits for a place among those that it may have.
 const PLACE: Duration = Duration::from_secs(2);
 
@@ -178,12 +179,11 @@ impl Database {
         if let Some(password) = password {
             config.password(password);
         }
-        let mut connection = match self.tls.clone() {
-            Some(tls) => Connection::open(&config, tls, place).await,
-            None => Connection::open(&config, NoTls, place).await,
+        let connection = match self.tls.clone() {
+            Some(tls) => Connection::open(&config, tls, place, self.timelines.clone()).await,
+            None => Connection::open(&config, NoTls, place, self.timelines.clone()).await,
         }?;
         connection.client.batch_execute(SETTINGS).await?;
-        connection.timelines = self.timelines.clone();
         Ok(connection)
     }
 
@@ -218,14 +218,18 @@ pub(super) fn application(epoch: i64) -> String {
     format!("fingerpost epoch {epoch}")
 }
 
-/// An open connection. When it is dropped, the session ends as soon as the server has answered what it was asked.
+/// An open connection. When it is dropped, the session ends as soon as the server has answered what it was asked: one that
+/// hangs in a commit goes on there whether its client is here or not, and so it keeps its place. At a primary that was
+/// replaced nothing is waited for.
 pub struct Connection {
     client: Client,
     /// That of its primary.
     timeline: u32,
     timelines: Timelines,
+    /// Waits for the standby that were cancelled.
     warnings: Arc<AtomicU64>,
-    driver: JoinHandle<()>,
+    /// Where its timeline is told to what drives it.
+    tells: Option<oneshot::Sender<u32>>,
 }
 
 impl Connection {
@@ -234,6 +238,7 @@ impl Connection {
         config: &tokio_postgres::Config,
         tls: T,
         place: OwnedSemaphorePermit,
+        timelines: Timelines,
     ) -> Result<Self, DatabaseError>
     where
         T: MakeTlsConnect<Socket>,
@@ -242,24 +247,42 @@ impl Connection {
         let (client, mut connection) = config.connect(tls).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counted = warnings.clone();
-        let driver = tokio::spawn(async move {
-            let _place = place;
-            // A warning is counted before the answer that follows it is handed out.
+        // A warning is counted before the answer that follows it is handed out.
+        let answers = async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notice(notice) = message
                     && notice.parsed_severity() == Some(Severity::Warning)
                 {
-                    counted.fetch_add(1, Ordering::SeqCst);
+                    if notice.routine() == Some(WAIT_FOR_STANDBY) {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    }
                     tracing::warn!(code = notice.code().code(), "the database warns: {}", notice.message());
                 }
             }
+        };
+        let (tells, told) = oneshot::channel();
+        let beyond = timelines.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let replaced = async {
+                if let Ok(timeline) = told.await {
+                    beyond.beyond(timeline).await;
+                }
+            };
+            tokio::select! {
+                () = answers => {}
+                () = replaced => {}
+            }
         });
-        Ok(Self { client, timeline: 0, timelines: Timelines::default(), warnings, driver })
+        Ok(Self { client, timeline: 0, timelines, warnings, tells: Some(tells) })
     }
 
     async fn read_timeline(&mut self) -> Result<(), DatabaseError> {
         let timeline: i32 = self.client.query_one(TIMELINE, &[]).await?.get(0);
         self.timeline = timeline.unsigned_abs();
+        if let Some(tells) = self.tells.take() {
+            let _ = tells.send(self.timeline); // it has ended
+        }
         Ok(())
     }
 
@@ -285,8 +308,7 @@ impl Connection {
         }
     }
 
-    /// What `work` returns, unless a warning comes meanwhile: a wait for the standby that is cancelled ends as a success
-    /// with a warning.
+    /// What `work` returns, unless a wait for the standby was cancelled meanwhile: it ends as a success with a warning.
     ///
     /// # Errors
     /// [`DatabaseError::Away`]: it is not known whether a second machine has it; and those of `work`.
@@ -324,15 +346,5 @@ impl Connection {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
-    }
-}
-
-impl Drop for Connection {
-    /// A session that hangs in a commit goes on at the server whether its client is there or not, and so it keeps its place.
-    /// One at a primary that was replaced is left.
-    fn drop(&mut self) {
-        if !self.is_believed() {
-            self.driver.abort();
-        }
     }
 }

@@ -108,7 +108,8 @@ impl SharedAddresses {
         let opened = tokio::time::timeout(WRITING, async {
             let connection = self.database.connect().await?;
             let client = connection.client();
-            client.batch_execute("SET synchronous_commit = off").await?;
+            // A question that nobody waits for any more ends there too.
+            client.batch_execute("SET synchronous_commit = off; SET statement_timeout = '1s'").await?;
             let (ask, returned) = (client.prepare(ASK).await?, client.prepare(RETURNED).await?);
             Ok::<_, DatabaseError>(Asking { connection, ask, returned })
         });

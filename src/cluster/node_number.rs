@@ -16,8 +16,7 @@ const FORGOTTEN: Duration = Duration::from_hours(24);
 /// A node's number.
 pub(super) struct Place {
     pub(super) number: i32,
-    /// Milliseconds that ids with this number had reached before, or its last node's heartbeats if that is later; 0: it is
-    /// new.
+    /// How far ids with this number had come ([`Ids::reached_by`](super::ids::Ids::reached_by)); 0: it is new.
     pub(super) reached: i64,
 }
 

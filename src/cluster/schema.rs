@@ -24,7 +24,7 @@ CREATE TABLE fingerpost.installation (
     timeline integer NOT NULL DEFAULT 0
 );
 INSERT INTO fingerpost.installation (schema, age) VALUES (1, extract(epoch FROM now())::bigint);
--- Numbers are part of queue ids. reached: milliseconds of its last id, or of its last heartbeat if that is later.
+-- Numbers are part of queue ids. reached: how far those have come, in milliseconds (src/cluster/ids.rs).
 CREATE TABLE fingerpost.node (
     number integer PRIMARY KEY CHECK (number BETWEEN 0 AND 1023),
     name text NOT NULL UNIQUE,

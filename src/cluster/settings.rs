@@ -78,7 +78,7 @@ pub(crate) fn no_standby_named() -> DatabaseError {
 
 /// Whether commits wait for a standby: `synchronous_standby_names` has one.
 pub(crate) async fn has_standby_names(connection: &Connection) -> Result<bool, DatabaseError> {
-    let statement = "SELECT current_setting('synchronous_standby_names')";
+    let statement = "SELECT current_setting('synchronous_standby_names') AS names";
     let row = connection.client().query_one(statement, &[]).await?;
     Ok(!row.get::<_, &str>(0).trim().is_empty())
 }

@@ -126,13 +126,15 @@ impl ClusterSpool {
 
     /// Begins to take over mail of nodes that are gone, and returns it, for the queue. What a node takes over before it can
     /// deliver would wait there, so this comes last at a start.
-    pub fn take_over(&self) -> UnboundedReceiver<Outlines> {
-        let (adopting, adopted) = unbounded_channel();
-        let sweep = Sweep::new(self.shared.clone(), self.database.clone(), adopting);
-        if let Some(before) = self.sweep.lock().replace(tokio::spawn(sweep.run())) {
-            before.abort();
+    /// `None`: it does so already.
+    pub fn take_over(&self) -> Option<UnboundedReceiver<Outlines>> {
+        let mut sweep = self.sweep.lock();
+        if sweep.is_some() {
+            return None;
         }
-        adopted
+        let (adopting, adopted) = unbounded_channel();
+        *sweep = Some(tokio::spawn(Sweep::new(self.shared.clone(), self.database.clone(), adopting).run()));
+        Some(adopted)
     }
 
     /// How to reach the database.
@@ -323,6 +325,10 @@ impl Spool for ClusterSpool {
     }
 
     fn keep_damaged(&self, entry: &Entry, content: &Stored) {
+        // Another node may have delivered it after all: then it was deleted, and is not damaged.
+        if !matches!(self.entry(entry.id), Ok(Some(_))) {
+            return;
+        }
         if self.shared.mail.lock().own.found_damaged(entry.id) {
             self.shared.metrics.spool_damaged_contents.with_label_values::<&str>(&[]).inc();
             self.folder.keep_damaged(entry, content);

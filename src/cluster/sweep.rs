@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_postgres::Row;
@@ -17,6 +17,8 @@ use crate::spool::header::{FORMAT, OLDEST};
 
 /// The most messages that are taken over in one transaction.
 const MOST: i64 = 500;
+/// Who has not looked at heartbeats for so long looks for the first time.
+const OVERDUE: Duration = Duration::from_secs(15);
 /// The most messages that are named at a time because this version cannot read them.
 const NAMED: i64 = 20;
 /// The epochs of queued messages that have ended, each found with one step into the index `queue_of_epoch`. Those below 0
@@ -37,12 +39,14 @@ struct Seen {
     since: Instant,
 }
 
-/// The task. It begins anew what it has seen whenever it has lost the database meanwhile.
+/// The task.
 pub(super) struct Sweep {
     shared: Arc<Shared>,
     database: Database,
     adopted: UnboundedSender<Outlines>,
     seen: HashMap<i64, Seen>,
+    /// When heartbeats were last looked at.
+    looked: Option<Instant>,
     /// Epochs that have ended and had messages when the sweep looked last.
     gone: Vec<i64>,
     /// Messages of other formats that wait for a node of the version that wrote them: they have been told.
@@ -58,6 +62,7 @@ impl Sweep {
             database,
             adopted,
             seen: HashMap::new(),
+            looked: None,
             gone: Vec::new(),
             unread: HashSet::new(),
             in_doubt: Vec::new(),
@@ -75,10 +80,7 @@ impl Sweep {
             let swept = async {
                 let open = match connection.take().filter(|connection| !connection.is_closed()) {
                     Some(open) => open,
-                    None => {
-                        self.seen.clear();
-                        self.database.connect().await?
-                    }
+                    None => self.database.connect().await?,
                 };
                 // Each part has its own time: a takeover of very much mail takes long.
                 open.while_believed(self.watch(&open)).await?;
@@ -89,26 +91,33 @@ impl Sweep {
             };
             match swept.await {
                 Ok(open) => connection = Some(open),
-                Err(error) => tracing::debug!(%error, "the mail of other nodes cannot be looked after"),
+                Err(error) => {
+                    if matches!(error, DatabaseError::Away(_)) {
+                        self.looked = None;
+                    }
+                    tracing::debug!(%error, "the mail of other nodes cannot be looked after");
+                }
             }
         }
     }
 
-    /// Looks at the other nodes' heartbeats, and ends the epochs of those that are silent. While this node's own are not
-    /// acknowledged others are not to blame: the database stood still, or has no standby.
+    /// Looks at the other nodes' heartbeats, and ends the epochs of those that are silent. It begins anew what it has seen
+    /// where others are not to blame: it has not looked for a while, or this node's own heartbeats are not acknowledged, as
+    /// the database stood still or has no standby.
     async fn watch(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
-        if !self.shared.epoch.pulse.may_send() {
-            self.seen.clear();
-            return Ok(());
-        }
         // Asked before: a node that is suspended meanwhile must not take what it then reads for news.
         let now = Instant::now();
+        let looks_on = self.looked.is_some_and(|looked| now.duration_since(looked) <= OVERDUE);
+        if !looks_on || !self.shared.epoch.pulse.may_send() {
+            self.seen.clear();
+        }
         let statement = "SELECT h.epoch, h.beats, n.name FROM fingerpost.heartbeat h \
              JOIN fingerpost.epoch e ON e.id = h.epoch JOIN fingerpost.node n ON n.number = e.node";
         let rows = connection.client().query(statement, &[]).await?;
         if now.elapsed() >= BEAT {
             self.seen.clear(); // it stood still, and so did their heartbeats
         }
+        self.looked = Some(Instant::now());
         self.seen.retain(|epoch, _| rows.iter().any(|row| row.get::<_, i64>(0) == *epoch));
         for row in rows.iter().filter(|row| row.get::<_, i64>(0) != self.shared.epoch.id) {
             let (epoch, beats, node): (i64, i64, &str) = (row.get(0), row.get(1), row.get(2));
@@ -185,7 +194,7 @@ impl Sweep {
     /// Names messages that no node of this version can take over, once each; of very many only some.
     async fn name_unread(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
         let statement = "SELECT id, format FROM fingerpost.queue \
-             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 LIMIT $4";
+             WHERE epoch = ANY ($1) AND format NOT BETWEEN $2 AND $3 ORDER BY epoch, id LIMIT $4";
         let rows = match self.gone.is_empty() {
             true => Vec::new(),
             false => connection.client().query(statement, &[&self.gone, &READ[0], &READ[1], &NAMED]).await?,

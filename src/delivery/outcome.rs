@@ -71,7 +71,7 @@ impl Outcome {
     /// The content cannot be read. It is read again later, and waits as long as other mail.
     #[must_use]
     pub fn unreadable(error: &io::Error) -> Self {
-        let is_damaged = error.kind() == io::ErrorKind::InvalidData;
+        let is_damaged = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
         Self::ours(Class::Deferred, if is_damaged { DAMAGED } else { TRY_AGAIN })
     }
 

@@ -107,7 +107,7 @@ pub(super) fn spawn(
 
 /// Hands mail that other nodes left to the queue.
 async fn adopt(cluster: &ClusterSpool, delivery: &Delivery, stop: &CancellationToken) {
-    let mut adopted = cluster.take_over();
+    let Some(mut adopted) = cluster.take_over() else { return };
     while let Some(Some(outlines)) = stop.run_until_cancelled(adopted.recv()).await {
         delivery.adopt(outlines);
     }

@@ -212,7 +212,7 @@ async fn mail_of_a_node_that_is_gone_is_taken_over_and_nothing_of_it_is_written_
     let (first, metrics) = (setup.node("a").await, Metrics::new());
     let (cluster, folder) = (setup.cluster("b", Standby::Required), setup.nodes.path().join("b"));
     let second = Arc::new(ClusterSpool::open(&cluster, folder, "digest", metrics.clone()).await.unwrap());
-    let mut adopted = second.take_over();
+    let mut adopted = second.take_over().unwrap();
     assert_eq!((second.living().rank, second.living().nodes, second.share().of(3)), (1, 2, 1));
     let (draft, entry) = mail(&*first, 5_000, 2);
     first.commit(accepted(vec![(draft, entry.clone())])).await.unwrap();

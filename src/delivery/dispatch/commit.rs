@@ -56,9 +56,11 @@ pub(super) async fn commit(shared: &QueueShared, in_force: &InForce, entry: &Ent
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
-            // Another node has our mail: what was delivered still counts, if it is written now.
+            biased;
+            // Another node has our mail: what was delivered still counts, if it is written now. The program stops for the
+            // same reason.
             _ = condition.ended(), if !is_over => is_over = true,
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
             () = shared.stopping.cancelled() => return false,
         }
     };

@@ -46,4 +46,9 @@ async fn a_copy_of_damaged_content_is_kept_beside_the_node() {
     setup.primary.sql(&format!("DELETE FROM fingerpost.body WHERE id = {} AND piece = 1", short.id.0));
     let stored = node.open(short.id).unwrap();
     assert!(stored.verify().await.is_err() && stored.is_damaged());
+    // Its node of before has delivered it after all: that is no damage.
+    setup.primary.sql(&format!("DELETE FROM fingerpost.queue WHERE id = {}", short.id.0));
+    let (kept, before) = (node.clone(), found());
+    tokio::task::spawn_blocking(move || kept.keep_damaged(&short, &stored)).await.unwrap();
+    assert_eq!((found(), node.live_messages()), (before, 2));
 }

@@ -32,7 +32,6 @@ async fn what_hangs_in_commits_is_found_again_and_leaves_nothing_behind() {
 
     // The standby goes; the first node's epoch ends, as nothing waits for a standby that is done so, and the second takes
     // over what it cannot commit. Clients send it large mail meanwhile.
-    let none = setup.primary.sql("SHOW synchronous_standby_names");
     setup.standby.freeze();
     setup.primary.sql(
         "SET synchronous_commit = off; DELETE FROM fingerpost.epoch WHERE id = (SELECT min(id) FROM fingerpost.epoch)",
@@ -42,8 +41,9 @@ async fn what_hangs_in_commits_is_found_again_and_leaves_nothing_behind() {
         tokio::spawn(async move { spool.commit(accepted(vec![mail(&*spool, 3 * LARGE, 1)])).await })
     });
     let sends: Vec<_> = sends.collect();
-    let hangs = "AND wait_event = 'SyncRep'";
-    eventually("the takeover hangs", Duration::from_secs(20), || sessions(hangs) >= 3).await;
+    // Uploads hang in INSERT, and the committer waits for them.
+    let hangs = "AND wait_event = 'SyncRep' AND query = 'COMMIT'";
+    eventually("the takeover hangs", Duration::from_secs(20), || sessions(hangs) == 1).await;
     let mut most = 0;
     let began = std::time::Instant::now();
     while began.elapsed() < AWAY {
@@ -61,7 +61,6 @@ async fn what_hangs_in_commits_is_found_again_and_leaves_nothing_behind() {
         ["queue", "body", "upload"].map(|table| setup.rows(table)) == [700, 700, 0]
     })
     .await;
-    assert_eq!(setup.primary.sql("SHOW synchronous_standby_names"), none);
     eventually("it takes mail again", LIMIT, || second.condition().takes_records()).await;
     second.commit(accepted(vec![mail(&*second, 100, 1)])).await.unwrap();
 }
@@ -80,10 +79,14 @@ async fn heartbeats_go_to_the_primary_that_is_believed() {
         postgres.sql(&format!("SELECT beats FROM fingerpost.heartbeat WHERE epoch = {id}")).parse::<i64>().unwrap()
     };
     let begun = beats(&setup.standby);
-    // More at once than there are open connections: a new one is opened to the new primary.
-    let asked = futures_util::future::join_all((0..4).map(|_| node.others())).await;
-    assert!(asked.iter().any(Result::is_ok), "{asked:?}");
+    // Somebody sees the new primary: more at once than there are open connections, which opens a new one.
+    let asking = tokio::spawn(async move {
+        loop {
+            futures_util::future::join_all((0..4).map(|_| node.others())).await;
+        }
+    });
     eventually("it beats there", 6 * epoch::BEAT, || beats(&setup.standby) > begun).await;
+    asking.abort();
 }
 
 /// Their own heartbeats are not acknowledged either: nobody is dead, and nobody is taken for it.
