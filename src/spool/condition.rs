@@ -71,7 +71,7 @@ impl Condition {
     }
 
     /// Sets whether it accepts records; [`Takes::NothingMore`] is final.
-    pub(crate) fn set_takes(&self, takes: Takes, metrics: &Metrics) {
+    pub fn set_takes(&self, takes: Takes, metrics: &Metrics) {
         self.0.takes.send_if_modified(|before| {
             let changes = *before != takes && !matches!(before, Takes::NothingMore(_));
             if changes {

@@ -11,6 +11,7 @@ use fingerpost::report::Action;
 use fingerpost::smtp::envelope::Notify;
 use fingerpost::smtp::reply::{Enhanced, Reply};
 use fingerpost::spool::Spool as _;
+use fingerpost::spool::condition::Takes;
 use fingerpost::spool::entry::{RecipientState, Waiting};
 use fingerpost::time::UnixTime;
 use support::recording_smtp_server::RecordingSmtpServer;
@@ -293,6 +294,24 @@ async fn an_outcome_is_written_until_it_is_durable() {
     setup.queue.spool.full.store(false, Ordering::SeqCst);
     setup.queue.empty().await;
     assert_eq!((setup.given(), setup.reports().len()), ((0, 0), 1));
+}
+
+/// Another node has its mail from now on, and the program stops for that.
+#[tokio::test]
+async fn an_outcome_that_waits_to_be_written_is_written_when_the_spool_takes_nothing_more() {
+    // Which of the two is seen first would be chance.
+    for _ in 0..8 {
+        let setup = QueueSetup::start().await;
+        let (_, answering) = setup.sent_to_bob().await;
+        let spool = &setup.queue.spool;
+        spool.full.store(true, Ordering::SeqCst);
+        answering.send(vec![(0, accepted())]).expect("it is waited for");
+        eventually("it cannot be kept", || spool.failures.load(Ordering::SeqCst) >= 1).await;
+        spool.full.store(false, Ordering::SeqCst);
+        spool.condition.set_takes(Takes::NothingMore("the epoch has ended".into()), &setup.queue.metrics);
+        setup.queue.delivery.stop().await;
+        assert_eq!(spool.unfinished(), 0);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use fingerpost::message::queue_id::QueueId;
 use fingerpost::metrics::Metrics;
+use fingerpost::spool::condition::Condition;
 use fingerpost::spool::entry::outline::Outlines;
 use fingerpost::spool::entry::{Entry, RecipientState, Record};
 use fingerpost::spool::store::LogStore;
@@ -20,6 +21,8 @@ pub struct FaultySpool {
     pub unreadable: AtomicBool,
     /// How many commits failed.
     pub failures: AtomicU64,
+    /// Whether it takes records, as it says.
+    pub condition: Condition,
     /// Recipients that are not done.
     unfinished: AtomicI64,
 }
@@ -33,6 +36,7 @@ impl FaultySpool {
             full: AtomicBool::new(false),
             unreadable: AtomicBool::new(false),
             failures: AtomicU64::new(0),
+            condition: Condition::default(),
             unfinished: AtomicI64::new(0),
         }
     }
@@ -93,6 +97,10 @@ impl Spool for FaultySpool {
 
     fn open_recipients(&self, id: QueueId) -> Vec<usize> {
         self.store.open_recipients(id)
+    }
+
+    fn condition(&self) -> Condition {
+        self.condition.clone()
     }
 
     fn live_messages(&self) -> usize {
