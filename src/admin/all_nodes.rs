@@ -14,7 +14,7 @@ use super::queue::{Listed, Message};
 use super::requests::perform;
 use crate::cluster::ClusterSpool;
 use crate::cluster::database::DatabaseError;
-use crate::cluster::listing::{Found, Living, Owner};
+use crate::cluster::listing::{Found, Owner, OwnerNode};
 use crate::cluster::requests::{Asked, Reply, Request};
 use crate::message::queue_id::QueueId;
 
@@ -129,7 +129,7 @@ pub(super) async fn announce_to_others(parts: &Parts, request: Request) -> Resul
 }
 
 /// Asks all these nodes at once. Returns how many messages it was done with, and who has not done it.
-async fn ask_all(cluster: &ClusterSpool, others: &[Living], request: &Request) -> (usize, Vec<String>) {
+async fn ask_all(cluster: &ClusterSpool, others: &[OwnerNode], request: &Request) -> (usize, Vec<String>) {
     let until = Instant::now() + PATIENCE;
     let asked = join_all(others.iter().map(|other| cluster.ask(other.epoch, request, until))).await;
     let (mut all, mut problems) = (0, Vec::new());
@@ -152,7 +152,7 @@ fn done(reply: Reply) -> Result<Done, Refusal> {
 }
 
 /// Why another node has not done what was asked, and what is known of that.
-fn not_done(node: &Living, asked: Result<Asked, DatabaseError>) -> String {
+fn not_done(node: &OwnerNode, asked: Result<Asked, DatabaseError>) -> String {
     let name = &node.name;
     match asked {
         Ok(Asked::Answered(Reply::Failed { error })) => format!("node {name} says: {error}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::database::{DatabaseError, SESSIONS, application};
-use super::listing::Living;
+use super::listing::OwnerNode;
 use super::spool::ClusterSpool;
 
 /// How long telling others that this node stops may take.
@@ -77,7 +77,7 @@ impl ClusterSpool {
     ///
     /// # Errors
     /// [`DatabaseError`]: it does not drain; if its row says so, the next heartbeat takes that back.
-    pub async fn drain(&self, alone: Alone) -> Result<Vec<Living>, DatabaseError> {
+    pub async fn drain(&self, alone: Alone) -> Result<Vec<OwnerNode>, DatabaseError> {
         let draining = &self.epoch().draining;
         let _asking = draining.ask();
         let pooled = self.pool().get().await?;
@@ -91,8 +91,8 @@ impl ClusterSpool {
             let statement = "SELECT e.id, n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
                  WHERE e.id <> $1 AND NOT e.draining ORDER BY n.name";
             let rows = client.query(statement, &[&self.epoch().id]).await?;
-            let mut others: Vec<Living> =
-                rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect();
+            let mut others: Vec<OwnerNode> =
+                rows.iter().map(|row| OwnerNode { epoch: row.get(0), name: row.get(1) }).collect();
             others.retain(|other| sessions.contains(&application(other.epoch)));
             if !others.is_empty() || alone == Alone::Too {
                 client

@@ -26,14 +26,14 @@ pub struct Found {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    Node(Living),
+    Node(OwnerNode),
     /// Its node has ended: it waits to be taken over.
     Nobody,
 }
 
 /// A node whose epoch nobody has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Living {
+pub struct OwnerNode {
     pub epoch: i64,
     pub name: String,
 }
@@ -92,11 +92,11 @@ impl ClusterSpool {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub async fn others(&self) -> Result<Vec<Living>, DatabaseError> {
+    pub async fn others(&self) -> Result<Vec<OwnerNode>, DatabaseError> {
         let statement = "SELECT e.id, n.name FROM fingerpost.epoch e JOIN fingerpost.node n ON n.number = e.node \
              WHERE e.id <> $1 ORDER BY n.name";
         let rows = self.pool().query(statement, &[&self.epoch().id]).await?;
-        Ok(rows.iter().map(|row| Living { epoch: row.get(0), name: row.get(1) }).collect())
+        Ok(rows.iter().map(|row| OwnerNode { epoch: row.get(0), name: row.get(1) }).collect())
     }
 }
 
@@ -109,7 +109,7 @@ fn found(row: &Row) -> Result<Found, DatabaseError> {
 /// The owner as epoch and name, at this column and the next.
 fn owner(row: &Row, at: usize) -> Owner {
     match (row.get(at), row.get(at + 1)) {
-        (Some(epoch), Some(name)) => Owner::Node(Living { epoch, name }),
+        (Some(epoch), Some(name)) => Owner::Node(OwnerNode { epoch, name }),
         _ => Owner::Nobody,
     }
 }
