@@ -276,6 +276,7 @@ impl Spool for ClusterSpool {
             if record.accepted.is_empty() && record.changes.is_empty() {
                 return Ok(());
             }
+            record.accepted.iter().try_for_each(|(draft, entry)| draft.is_content_of(entry))?;
             // Outcomes, and reports with them, are waited for: they are written again where that fails.
             if !record.changes.is_empty() {
                 return self.write(record).await;
@@ -313,12 +314,12 @@ impl Spool for ClusterSpool {
 
     fn open(&self, id: QueueId) -> Result<Stored, SpoolError> {
         let mut mail = self.shared.mail.lock();
-        if let Some(content) = mail.fresh.take(id) {
-            return Ok(Stored::memory(content));
-        }
         let Some(owned) = mail.own.get(id) else {
             return Err(SpoolError::Io(format!("{id} is not a message of this node")));
         };
+        if let Some(content) = mail.fresh.take(id) {
+            return Ok(Stored::memory(content));
+        }
         let remote = Remote { id, pool: self.pool.clone(), handle: self.handle.clone() };
         let stored = Stored::elsewhere(Arc::new(remote), owned.size, owned.sum);
         Ok(if mail.own.is_damaged(id) { stored.known_as_damaged() } else { stored })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::SpoolError;
+use super::entry::Entry;
 use super::layout::failed;
 use super::stored::Stored;
 use crate::message::queue_id::QueueId;
@@ -53,6 +54,24 @@ impl Draft {
         match self {
             Self::Small { content, .. } => content.len() as u64,
             Self::Blob(draft) => draft.length,
+        }
+    }
+
+    /// Refuses content of another length than the envelope says, which would be taken for damaged later.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub(crate) fn is_content_of(&self, entry: &Entry) -> Result<(), SpoolError> {
+        let (id, size) = (self.id(), self.size());
+        if id != entry.id || size != entry.content.size {
+            let text = format!("{} is to be {} bytes, its content {id} has {size}", entry.id, entry.content.size);
+            return Err(SpoolError::Io(text));
+        }
+        match self {
+            Self::Small { .. } if size > IN_RECORD as u64 => {
+                Err(SpoolError::Io(format!("{id} has {size} bytes: too many for a record")))
+            }
+            Self::Small { .. } | Self::Blob(_) => Ok(()),
         }
     }
 

@@ -20,7 +20,7 @@ use super::clock::QueueClock;
 use super::committer::Committer;
 use super::compaction::{Compactor, Task};
 use super::condition::Condition;
-use super::draft::{BlobDraft, Draft, IN_RECORD};
+use super::draft::{BlobDraft, Draft};
 use super::entry::outline::Outlines;
 use super::entry::{Entry, Record};
 use super::index::{ContentPlace, IndexEntry, Sizes};
@@ -166,7 +166,7 @@ impl Spool for LogStore {
             if record.accepted.is_empty() && record.changes.is_empty() {
                 return Ok(());
             }
-            record.accepted.iter().try_for_each(|(draft, entry)| check(draft, entry))?;
+            record.accepted.iter().try_for_each(|(draft, entry)| draft.is_content_of(entry))?;
             let (answer, answered) = oneshot::channel();
             if record.accepted.iter().any(|(draft, _)| matches!(draft, Draft::Blob(_))) {
                 let (large, jobs) = (self.large.clone(), self.jobs.clone());
@@ -238,21 +238,6 @@ impl Drop for LogStore {
         }
         // Closing is not enough while a process that is being forked still has a copy of the descriptor.
         let _ = self.lock.unlock();
-    }
-}
-
-/// Refuses content of another length, which would be taken for damaged later.
-fn check(draft: &Draft, entry: &Entry) -> Result<(), SpoolError> {
-    let (id, size) = (draft.id(), draft.size());
-    if id != entry.id || size != entry.content.size {
-        let text = format!("{} is to be {} bytes, its content {id} has {size}", entry.id, entry.content.size);
-        return Err(SpoolError::Io(text));
-    }
-    match draft {
-        Draft::Small { .. } if size > IN_RECORD as u64 => {
-            Err(SpoolError::Io(format!("{id} has {size} bytes: too many for a record")))
-        }
-        Draft::Small { .. } | Draft::Blob(_) => Ok(()),
     }
 }
 

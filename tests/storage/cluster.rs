@@ -22,6 +22,7 @@ use support::test_node::TestNode;
 use super::spool_store::fixture::{LARGE, accepted, change, changed, content, delivered, message};
 
 mod accepted;
+mod contract;
 mod damaged;
 mod export;
 mod formats;

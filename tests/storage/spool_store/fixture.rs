@@ -22,7 +22,7 @@ use fingerpost::time::{QueueTime, UnixTime};
 /// Opens a store below a folder.
 pub(crate) type Open = fn(&Path) -> Result<Arc<dyn Spool>, SpoolError>;
 
-/// Every store there is: the log as it is used, and one whose segments are so short that it is compacted all the time.
+/// Every store on a disk that there is: the log as it is used, and one whose segments are so short that it is compacted all the time.
 pub(crate) const STORES: &[(&str, Open)] =
     &[("log", |folder| open(folder, Sizes { reserve: 256 << 10, ..Sizes::default() })), ("short", short)];
 
@@ -129,8 +129,9 @@ pub(crate) fn changed(changes: Vec<Change>) -> Record {
 /// Commits and waits.
 pub(crate) fn commit(spool: &dyn Spool, record: Record) -> Result<(), SpoolError> {
     thread_local! {
+        // With a thread of its own: connections that are opened here are used later.
         static RUNTIME: RefCell<tokio::runtime::Runtime> =
-            RefCell::new(tokio::runtime::Builder::new_current_thread().build().unwrap());
+            RefCell::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
     }
     RUNTIME.with_borrow(|runtime| runtime.block_on(spool.commit(record)))
 }
