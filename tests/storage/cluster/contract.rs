@@ -31,6 +31,7 @@ impl Shared {
             let opened = self.runtime.block_on(self.setup.open(&name, Standby::Required));
             opened.map(|node| Arc::new(node) as Arc<dyn Spool>).map_err(SpoolError::Io)
         };
+        let _entered = self.runtime.enter();
         on(&open);
         self.setup
             .primary

@@ -126,14 +126,16 @@ pub(crate) fn changed(changes: Vec<Change>) -> Record {
     Record { accepted: Vec::new(), changes }
 }
 
-/// Commits and waits.
+/// Commits and waits, in the runtime that was entered, or in one of its own.
 pub(crate) fn commit(spool: &dyn Spool, record: Record) -> Result<(), SpoolError> {
     thread_local! {
-        // With a thread of its own: connections that are opened here are used later.
         static RUNTIME: RefCell<tokio::runtime::Runtime> =
-            RefCell::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+            RefCell::new(tokio::runtime::Builder::new_current_thread().build().unwrap());
     }
-    RUNTIME.with_borrow(|runtime| runtime.block_on(spool.commit(record)))
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.block_on(spool.commit(record)),
+        Err(_) => RUNTIME.with_borrow(|runtime| runtime.block_on(spool.commit(record))),
+    }
 }
 
 /// Accepts one message and returns its envelope.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::spool_store::fixture::{STORES, accept, change, changed, commit, delivered, found, is_whole, message};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
